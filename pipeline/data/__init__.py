@@ -1,0 +1,1 @@
+"""Datasets in one on-disk form: sources, store, augmentation and batches."""
