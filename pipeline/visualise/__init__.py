@@ -1,0 +1,1 @@
+"""Pictures of data, of predictions and of what a model looks at."""
