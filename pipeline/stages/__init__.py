@@ -1,0 +1,1 @@
+"""One module per command: reads files, calls pure functions, writes files."""
