@@ -1,0 +1,124 @@
+"""The command line: one command per stage, in pipeline order; errors in one line."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, NamedTuple
+
+import typer
+
+from pipeline import __version__
+from pipeline.errors import PipelineError, did_you_mean
+
+
+class Command(NamedTuple):
+    """A stage's help, and the sections of params.yaml that its NAME may be of (none: it takes no name)."""
+
+    help: str
+    sections: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "download": Command("Get a dataset and write it in the one form.", ("datasets",)),
+    "augment": Command("Add augmented copies to a training split.", ("augmentations",)),
+    "extract": Command("Run a frozen backbone over a dataset.", ("features",)),
+    "train": Command("Train a run or a generator.", ("runs", "generators")),
+    "predict": Command("Write a run's raw outputs, before any threshold.", ("runs",)),
+    "evaluate": Command("Score predictions or samples, with pictures.", ("runs", "generators")),
+    "sample": Command("Draw samples from a trained generator.", ("generators",)),
+    "visualise": Command("Show what a model looks at, or how features lie.", ("visualisations",)),
+    "report": Command("Bring all reports together in one page."),
+    "track": Command("Bring MLflow up to date with the reports."),
+}
+
+app = typer.Typer(
+    help="From raw images to a judged report. `dvc repro` runs these commands in order, and only what changed.",
+    epilog="Choices are made in params.yaml; the graph of stages is in dvc.yaml.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def _add(verb: str, command: Command) -> None:
+    where = " or ".join(command.sections)
+
+    def run_named(name: Annotated[str, typer.Argument(help=f"An entry of {where} in params.yaml.")]) -> None:
+        _run(verb, name)
+
+    def run_all() -> None:
+        _run(verb, None)
+
+    run: Callable[..., None] = run_named if command.sections else run_all
+    app.command(verb, help=command.help)(run)
+
+
+def _run(verb: str, name: str | None) -> None:
+    from pipeline.launch import run_stage
+
+    run_stage(verb, name, COMMANDS[verb].sections)
+
+
+for _verb, _command in COMMANDS.items():
+    _add(_verb, _command)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command line and returns its exit code; `--debug` may stand anywhere."""
+    debug = "--debug" in arguments
+    try:
+        command = typer.main.get_command(app)
+        code = command.main([a for a in arguments if a != "--debug"], prog_name="pipeline", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(*_explain(error))
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """The message and exit code of an error: the user's, the system's, or a bug."""
+    if isinstance(error, PipelineError):
+        return str(error), error.exit_code
+    if hasattr(error, "format_message"):  # of the command line itself
+        message = str(error.format_message()).rstrip(".")
+        if match := re.match("No such command '(.*?)'", message):
+            return f"no such command {match[1]!r}; {did_you_mean(match[1], COMMANDS)}", 2
+        return f"{message}; fix: see --help", 2
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; rerun with --debug for the traceback", 1
+    return f"{type(error).__name__}: {error}; this is a bug; rerun with --debug for the traceback", 1
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
