@@ -65,6 +65,8 @@ class Training(Section):
         warmup_epochs: epochs, whole or not, in which the learning rate rises to `lr`.
         clip_norm: largest norm of the gradient; 0 does not clip.
         ema_decay: decay per step of the averaged weights; 0 keeps no average.
+        backbone_lr_factor: learning rate of a pretrained backbone as a share of `lr`.
+        image_size: side that images are stretched to; None where all images share one size.
     """
 
     epochs: Count
@@ -77,6 +79,8 @@ class Training(Section):
     clip_norm: Annotated[float, Field(ge=0)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
+    image_size: Annotated[int, Field(ge=1, le=8192)] | None = None
     online: Online = Online()
 
 

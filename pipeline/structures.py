@@ -147,6 +147,7 @@ class Batch:
     Attributes:
         images: [B, C, H, W] float32 in 0..1.
         image_ids: B ids.
+        sizes: B pairs (height, width) of the images as stored.
         labels: [B] int64, or None.
         label_weights: [B, K] float32, the share of each class after mixup, or None.
         boxes: B tensors [M, 4] float32 xyxy in pixels of `images`, or None.
@@ -156,6 +157,7 @@ class Batch:
 
     images: Tensor
     image_ids: list[str]
+    sizes: list[tuple[int, int]]
     labels: Tensor | None = None
     label_weights: Tensor | None = None
     boxes: list[Tensor] | None = None
@@ -167,7 +169,7 @@ class Batch:
 
         def move(value: Any) -> Any:
             if isinstance(value, list):
-                return [move(v) for v in value]
+                return [move(item) for item in value]
             return value.to(device, non_blocking=True) if hasattr(value, "to") else value
 
         return Batch(**{name: move(value) for name, value in vars(self).items()})

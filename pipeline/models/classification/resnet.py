@@ -1,0 +1,43 @@
+"""Residual network of basic blocks (He et al. 2016, table 1), from timm.
+
+The small stem is the paper's for CIFAR (section 4.2): one 3x3 convolution, no pooling.
+"""
+
+from torch import nn
+
+from pipeline.models.layers import Normalise
+from pipeline.structures import DatasetInfo
+
+
+def build(
+    info: DatasetInfo,
+    *,
+    layers: list[int] = [2, 2, 2, 2],  # noqa: B006
+    channels: list[int] = [64, 128, 256, 512],  # noqa: B006
+    small_stem: bool = False,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """[B, C, H, W] -> logits [B, K].
+
+    Args:
+        info: gives K, C, mean and std.
+        layers: blocks in each of the four groups; [2, 2, 2, 2] is ResNet-18.
+        channels: width of each group.
+        small_stem: for images of about 32 pixels or less.
+        dropout: before the last layer.
+    """
+    from timm.models.resnet import BasicBlock, ResNet
+
+    network = ResNet(
+        BasicBlock,
+        tuple(layers),
+        num_classes=len(info.classes),
+        in_chans=info.channels,
+        channels=tuple(channels),
+        stem_width=channels[0],
+        drop_rate=dropout,
+    )
+    if small_stem:
+        network.conv1 = nn.Conv2d(info.channels, network.conv1.out_channels, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    return nn.Sequential(Normalise(info.mean, info.std), network)

@@ -1,0 +1,42 @@
+"""U-Net (Ronneberger et al. 2015) over a pretrained encoder, from segmentation-models-pytorch."""
+
+from torch import nn
+
+from pipeline.models import backbones
+from pipeline.models.layers import Normalise
+from pipeline.structures import DatasetInfo
+
+
+def build(
+    info: DatasetInfo,
+    *,
+    encoder: str = "tf_efficientnet_lite0",
+    weights: str = "installed",
+    decoder_channels: list[int] = [256, 128, 64, 32, 16],  # noqa: B006
+) -> nn.Module:
+    """[B, C, H, W], H and W multiples of 32, -> logits [B, K, H, W] over the semantic classes.
+
+    The encoder's batch norms keep their pretrained statistics: batches are small.
+
+    Args:
+        info: gives K and C.
+        encoder: a timm backbone.
+        weights: see models/backbones.py.
+        decoder_channels: width of the five steps up.
+    """
+    import segmentation_models_pytorch as smp
+    from timm.utils.model import freeze_batch_norm_2d
+
+    network = smp.Unet(
+        f"tu-{encoder}",
+        encoder_weights=None,
+        in_channels=3,
+        classes=len(info.semantic_classes),
+        decoder_channels=tuple(decoder_channels),
+    )
+    state = backbones.state_of(encoder, weights)
+    if state is not None:
+        backbones.load_shared(network.encoder.model, state, where=f"weights {weights!r} of {encoder}")
+        network.encoder.model = freeze_batch_norm_2d(network.encoder.model)
+    network.backbone = network.encoder
+    return nn.Sequential(Normalise(*backbones.normalisation(encoder)), network)

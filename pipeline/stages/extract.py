@@ -1,0 +1,56 @@
+"""Runs a frozen backbone over a dataset. Reads a store and params `features`; writes data/features/<name>."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline import paths
+from pipeline.data import features as feature_files
+from pipeline.data.store import Split, Store
+from pipeline.models import backbones
+from pipeline.params import Params
+from pipeline.progress import progress
+
+
+def run(params: Params, name: str) -> None:
+    """Extracts the features of one entry, for every split."""
+    entry = params.features[name]
+    store = Store(paths.inputs(entry.inputs))
+    compute = None
+    if entry.backbone != "pixels":
+        from pipeline.training import seeding
+
+        compute = seeding.set_up(params.defaults)
+    extractor = backbones.extractor(
+        entry.backbone,
+        entry.weights,
+        entry.image_size,
+        channels=store.info.channels,
+        device=compute.device if compute else None,
+        autocast=compute.autocast if compute else None,
+    )
+    splits = {
+        split: _extract(store.split(split), extractor, entry.batch_size, f"{name} {split}")
+        for split in store.info.counts
+    }
+    description = {
+        "backbone": entry.backbone,
+        "weights": entry.weights,
+        "image_size": entry.image_size,
+        "dimension": extractor.dimension,
+    }
+    feature_files.write(paths.features(name), store.info, description, splits)
+
+
+def _extract(
+    split: Split, extractor: backbones.Extractor, batch_size: int, title: str
+) -> feature_files.FeatureSplit:
+    found = [
+        extractor([split.read(i).image for i in range(start, min(start + batch_size, len(split)))])
+        for start in progress(range(0, len(split), batch_size), title)
+    ]
+    return feature_files.FeatureSplit(
+        image_ids=split.column("image_id"),
+        features=np.concatenate(found),
+        labels=np.array(split.column("label"), np.int64) if "label" in split.table.column_names else None,
+    )

@@ -1,0 +1,1 @@
+"""Fitting a model: loop, optimisers, regularisation, checkpoints and seeds."""

@@ -1,0 +1,66 @@
+"""Seeds, threads and devices: the same numbers in every run on one machine."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ParamsError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def derive(*parts: int | str) -> int:
+    """A seed in 0..2**63 of its own for every combination of parts, such as (seed, epoch, index)."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how precisely a stage computes.
+
+    Attributes:
+        device: a torch device.
+        bfloat16: whether forward passes run under bfloat16 autocast.
+    """
+
+    device: torch.device
+    bfloat16: bool
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass."""
+        import torch
+
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+
+def set_up(defaults: Any) -> Compute:
+    """Fixes torch's threads, algorithms and seed, and chooses the device.
+
+    Args:
+        defaults: the `defaults` section of params.yaml.
+
+    Raises:
+        ParamsError: a GPU is asked for by name and there is none.
+    """
+    import torch
+
+    torch.set_num_threads(defaults.threads)
+    torch.manual_seed(defaults.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    name = defaults.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ParamsError(
+            f"params.yaml defaults.device: {name!r} is asked for, this machine has {torch.cuda.device_count()} GPUs; "
+            "fix: device: auto"
+        )
+    bfloat16 = defaults.precision == "bfloat16" or (defaults.precision == "auto" and device.type == "cuda")
+    return Compute(device, bfloat16)
