@@ -51,8 +51,8 @@ def on_white(code: str, image_size: int, margin: float) -> np.ndarray:
         [image_size, image_size, 3] uint8.
     """
     room = image_size * (1 - 2 * margin)
-    coarse = openmoji.rasterise(code, 288)
-    size = round(288 * room / max(np.ptp(axis) + 1 for axis in np.nonzero(coarse[..., 3])))
+    coarse = openmoji.rasterise(code, 144)
+    size = round(144 * room / max(np.ptp(axis) + 1 for axis in np.nonzero(coarse[..., 3])))
     drawing = openmoji.rasterise(code, size)
     rows, columns = np.nonzero(drawing[..., 3])
     drawing = drawing[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].astype(np.float32)
