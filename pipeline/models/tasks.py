@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
-from pipeline.params import check_options
 from pipeline.structures import IGNORE, Batch, DatasetInfo, Prediction
 
 
@@ -120,6 +119,11 @@ def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 TASKS = {"classification": Classification, "detection": Detection, "segmentation": Segmentation}
 
 
+def builder(model: str) -> Any:
+    """The `build` function of `pipeline/models/<model>.py`; its keyword-only signature is the schema of model_params."""
+    return importlib.import_module(f"pipeline.models.{model.replace('/', '.')}").build
+
+
 def build(model: str, info: DatasetInfo, model_params: dict[str, Any], label_smoothing: float = 0.0) -> nn.Module:
     """The model of a run: the network of `pipeline/models/<model>.py` and its task around it.
 
@@ -129,9 +133,7 @@ def build(model: str, info: DatasetInfo, model_params: dict[str, Any], label_smo
         model_params: keyword arguments of the file's `build`.
         label_smoothing: of the cross-entropy, 0..1.
     """
-    module = importlib.import_module(f"pipeline.models.{model.replace('/', '.')}")
-    check_options(module.build, model_params, "model_params")
-    network = module.build(info, **model_params)
+    network = builder(model)(info, **model_params)
     task = model.split("/")[0]
     return network if task == "generative" else TASKS[task](network, label_smoothing)
 

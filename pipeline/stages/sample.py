@@ -28,7 +28,7 @@ def run(params: Params, name: str) -> None:
     model: Any = tasks.restore(checkpoint.model, checkpoint.info, checkpoint.model_params, checkpoint.arrays)
     model.to(compute.device)
     options = entry.sampling.options
-    check_options(type(model).sample, {"n": 1, "generator": None, **options}, f"generators.{name}.sampling.options")
+    check_options(model.sample, options, f"generators.{name}.sampling.options")
 
     samples = []
     for start in progress(range(0, entry.sampling.num_samples, entry.sampling.batch_size), f"sample {name}"):

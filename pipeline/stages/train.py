@@ -34,9 +34,7 @@ def _head(params: Params, name: str, entry: Run | Generator) -> tuple[Checkpoint
     train = splits["train"]
     if train.labels is None:
         raise PipelineError(f"{folder}: its images have no class labels, which {entry.model} needs")
-    arrays = head.fit(
-        train.features, train.labels, num_classes=len(info.classes), seed=params.defaults.seed, **entry.model_params
-    )
+    arrays = head.fit(train.features, train.labels, len(info.classes), params.defaults.seed, **entry.model_params)
     row: dict[str, float] = {"epoch": 1}
     for prefix, split in (("", train), ("val_", splits["val"])):
         assert split.labels is not None
@@ -66,6 +64,8 @@ def _network(params: Params, name: str, entry: Run | Generator) -> tuple[Checkpo
     size = common_size(store.split("train"), training.image_size)
     info = tasks.at_size(store.info, size)
     train, val = (Loader(store.split(split), training.batch_size, size) for split in ("train", "val"))
+    mapping = "generators" if isinstance(entry, Generator) else "runs"
+    check_options(tasks.builder(entry.model), entry.model_params, f"{mapping}.{name}.model_params")
     model = tasks.build(entry.model, info, entry.model_params, training.label_smoothing)
     settings = {"entry": entry.model_dump(include={"model", "inputs", "model_params", "training"})}
     settings |= {"defaults": params.defaults.model_dump()}

@@ -1,6 +1,6 @@
 """Classifiers on stored features; NumPy and scikit-learn only.
 
-A head has `fit(features, labels, *, num_classes, seed, **model_params) -> dict of arrays`,
+A head has `fit(features, labels, num_classes, seed, **model_params) -> dict of arrays`,
 `scores(arrays, features) -> [N, K]`, and says in PROBABILITIES whether its scores are probabilities.
 """
 

@@ -8,7 +8,7 @@ PROBABILITIES = True
 
 
 def fit(
-    features: np.ndarray, labels: np.ndarray, *, num_classes: int, seed: int, neighbours: int = 5
+    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, *, neighbours: int = 5
 ) -> dict[str, np.ndarray]:
     """Keeps the standardised features.
 

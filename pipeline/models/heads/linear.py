@@ -10,7 +10,7 @@ PROBABILITIES = True
 
 
 def fit(
-    features: np.ndarray, labels: np.ndarray, *, num_classes: int, seed: int, c: float = 1.0, max_iter: int = 500
+    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, *, c: float = 1.0, max_iter: int = 500
 ) -> dict[str, np.ndarray]:
     """The weights of a linear classifier on standardised features.
 

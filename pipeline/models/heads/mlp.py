@@ -12,9 +12,9 @@ PROBABILITIES = True
 def fit(
     features: np.ndarray,
     labels: np.ndarray,
-    *,
     num_classes: int,
     seed: int,
+    *,
     hidden: int = 128,
     epochs: int = 60,
     lr: float = 0.001,

@@ -12,9 +12,9 @@ PROBABILITIES = False
 def fit(
     features: np.ndarray,
     labels: np.ndarray,
-    *,
     num_classes: int,
     seed: int,
+    *,
     c: float = 1.0,
     kernel: Literal["linear", "rbf"] = "rbf",
 ) -> dict[str, np.ndarray]:
