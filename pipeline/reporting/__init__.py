@@ -1,0 +1,1 @@
+"""From the files under reports/ to something a person reads."""

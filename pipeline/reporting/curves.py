@@ -1,0 +1,118 @@
+"""Line charts as inline SVG: no script, no font file, the same bytes for the same numbers.
+
+Colours come from the page's CSS variables `--series-0` ... `--series-5`, so that they follow light and dark mode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+NUM_COLOURS = 6
+WIDTH, HEIGHT = 460, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 34, 38
+DASHES = ("", "6 3", "2 3", "8 3 2 3")
+
+Series = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def nice_step(span: float, num: int) -> float:
+    """The step from 1, 2, 5 times a power of ten that cuts `span` into at most `num` parts.
+
+    >>> nice_step(1.0, 5), nice_step(7.0, 4), nice_step(60, 6)
+    (0.2, 2.0, 10.0)
+    """
+    power = 10.0 ** math.floor(math.log10(span / num))
+    return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0, 20.0) if span / (factor * power) <= num * (1 + 1e-9))
+
+
+def ticks(low: float, high: float, num: int, whole: bool = False) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`; `whole` keeps them integers.
+
+    >>> ticks(0.12, 0.93, 5)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    if high <= low:
+        margin = abs(low) * 0.1 or 1.0
+        low, high = low - margin, high + margin
+    step = nice_step(high - low, num)
+    if whole:
+        step = max(1.0, round(step))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def tick_label(value: float, step: float) -> str:
+    """A tick's number with the decimals that its step needs."""
+    if abs(value) >= 1e5:
+        return f"{value:.0e}"
+    return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
+
+
+def line_chart(title: str, series: Series, heading: str = "", x_label: str = "epoch") -> str:
+    """An SVG element with one line per series.
+
+    Args:
+        title: the accessible name.
+        series: name -> (x, y) points in order of x; points that are not finite are left out, a lone point is a dot.
+        heading: above the vertical axis, left of the legend.
+        x_label: below the horizontal axis.
+
+    Returns:
+        `<svg>...</svg>`, names escaped; an empty string where no point is finite.
+    """
+    finite = {
+        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for name, points in series.items()
+    }
+    finite = {name: points for name, points in finite.items() if points}
+    if not finite:
+        return ""
+    xs = [x for points in finite.values() for x, _ in points]
+    ys = [y for points in finite.values() for _, y in points]
+    y_ticks = ticks(min(ys), max(ys), 5)
+    whole = all(x == int(x) for x in xs)
+    x_ticks = [x for x in ticks(min(xs), max(xs), 7, whole) if min(xs) <= x <= max(xs)] or [xs[0]]
+    low_x, high_x = (min(xs), max(xs)) if max(xs) > min(xs) else (xs[0] - 1, xs[0] + 1)
+
+    def place_x(x: float) -> float:
+        return LEFT + (x - low_x) / (high_x - low_x) * (WIDTH - LEFT - RIGHT)
+
+    def place_y(y: float) -> float:
+        return HEIGHT - BOTTOM - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - TOP - BOTTOM)
+
+    name = escape(title)
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">',
+        f"<title>{name}</title>",
+    ]
+    step = y_ticks[1] - y_ticks[0]
+    for y in y_ticks:
+        height = f"{place_y(y):.1f}"
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height}" y2="{height}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{height}" dy="0.32em" text-anchor="end">{tick_label(y, step)}</text>')
+    step = x_ticks[1] - x_ticks[0] if len(x_ticks) > 1 else 1.0
+    below = HEIGHT - BOTTOM + 16
+    parts += [
+        f'<text x="{place_x(x):.1f}" y="{below}" text-anchor="middle">{tick_label(x, step)}</text>' for x in x_ticks
+    ]
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text class="heading" x="4" y="14" dy="0.32em">{escape(heading)}</text>')
+    offset = float(LEFT) + 36
+    for index, (label, points) in enumerate(finite.items()):
+        colour = f"var(--series-{index % NUM_COLOURS})"
+        dash = DASHES[index // NUM_COLOURS % len(DASHES)]
+        dashed = f' stroke-dasharray="{dash}"' if dash else ""
+        if len(points) == 1:
+            x, y = points[0]
+            parts.append(f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" style="fill:{colour}"/>')
+        else:
+            path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in points)
+            parts.append(f'<polyline points="{path}" style="stroke:{colour}"{dashed}/>')
+        key = f'x1="{offset:.1f}" x2="{offset + 16:.1f}" y1="14" y2="14"'
+        parts.append(f'<line {key} style="stroke:{colour}" class="key"{dashed}/>')
+        parts.append(f'<text x="{offset + 21:.1f}" y="14" dy="0.32em">{escape(label)}</text>')
+        offset += 21 + 6.6 * len(label) + 16
+    parts.append("</svg>")
+    return "".join(parts)

@@ -1,0 +1,156 @@
+"""Renders reports/ as one self-contained page: pictures inline, no script, no address outside."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.reporting.contents import Contents, DataReport, Picture, Trained
+from pipeline.reporting.curves import line_chart
+from pipeline.reporting.scores import Kind, printed, score
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+HERE = Path(__file__).parent
+WIDE = 1.9  # width over height from which a picture takes the full width of its card
+FACTS_FIRST = ("licence", "attribution", "source", "checksum")
+
+
+def render(contents: Contents) -> str:
+    """The HTML of the report; the same string for the same contents."""
+    from markupsafe import Markup
+
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(contents=contents, css=Markup((HERE / "page.css").read_text(encoding="utf-8")))
+    )
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["printed"] = printed
+    environment.globals.update(
+        bar=bar,
+        best=best,
+        charts=charts,
+        data_uri=data_uri,
+        entry_rows=entry_rows,
+        score=score,
+        score_names=score_names,
+        statistics=statistics,
+        WIDE=WIDE,
+    )
+    return environment
+
+
+def data_uri(picture: Picture) -> str:
+    """The picture itself as an address."""
+    return "data:image/png;base64," + base64.b64encode(picture.bytes()).decode("ascii")
+
+
+def bar(one: Trained, kind: Kind) -> dict[str, Any] | None:
+    """How far the bar of a run's main score reaches and where its foil stands, in percent of the bar's track.
+
+    A score that is no share is drawn against its foil, which then is the whole track. None without a number to draw.
+    """
+    value, foil = one.scores.get(kind.main), one.scores.get(kind.foil or "")
+    if value is None:
+        return None
+    if kind.is_share:
+        return {"percent": _percent(value), "foil": None if foil is None else _percent(foil)}
+    return {"percent": _percent(value / foil), "foil": None} if foil else None
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * min(max(fraction, 0.0), 1.0):.1f}"
+
+
+def best(members: list[Trained], kind: Kind) -> set[str]:
+    """The names of the best run of each dataset that has at least two runs of this kind."""
+    higher_is_better = score(kind.task, kind.main).higher_is_better
+    winners = set()
+    for dataset in {one.dataset for one in members}:
+        rivals = [one for one in members if one.dataset == dataset and one.scores.get(kind.main) is not None]
+        if len(rivals) > 1 and higher_is_better is not None:
+            values = [one.scores[kind.main] for one in rivals]
+            top = max(values) if higher_is_better else min(values)
+            winners |= {one.name for one in rivals if one.scores[kind.main] == top}
+    return winners
+
+
+def score_names(one: Trained) -> list[str]:
+    """The scores of a run: the main one, those that stand beside it, then the rest as metrics.json has them."""
+    first = [name for name in (one.kind.main, *one.kind.others) if name in one.scores]
+    return first + [name for name in one.scores if name not in first]
+
+
+def charts(one: Trained) -> list[Any]:
+    """The training curves: losses, then what was measured on the validation split."""
+    from markupsafe import Markup
+
+    epochs = one.training.get("epoch", [])
+    columns = {
+        name: list(zip(epochs, values, strict=True))
+        for name, values in one.training.items()
+        if name not in ("epoch", "lr")
+    }
+    losses = {
+        name: points for name, points in columns.items() if name in ("loss", "val_loss") or name.startswith("loss_")
+    }
+    scores = {name: points for name, points in columns.items() if name not in losses}
+    drawn = (
+        line_chart(f"Loss of {one.name} by epoch", losses, heading="loss"),
+        line_chart(f"Validation scores of {one.name} by epoch", scores, heading="validation"),
+    )
+    return [Markup(svg) for svg in drawn if svg] if len(epochs) > 1 else []
+
+
+def entry_rows(one: Trained) -> list[tuple[str, str]]:
+    """The choices of params.yaml that made this run, as dotted keys and values."""
+    content = one.entry.model_dump()
+    return [row for part in content if part not in ("model", "dataset", "inputs") for row in _flat(part, content[part])]
+
+
+def _flat(key: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [row for inner, content in value.items() for row in _flat(f"{key}.{inner}", content)]
+    if isinstance(value, list | tuple):
+        return [(key, ", ".join(str(one) for one in value) or "none")]
+    return [(key, str(value))] if value is not None else []
+
+
+def statistics(report: DataReport) -> dict[str, Any]:
+    """A dataset's statistics by shape: facts (what, value), tables of numbers and matrices with named columns."""
+    facts, tables, matrices = [], [], []
+    ordered = sorted(
+        report.statistics, key=lambda key: (key not in FACTS_FIRST, FACTS_FIRST.index(key) if key in FACTS_FIRST else 0)
+    )
+    for key in ordered:
+        value, title = report.statistics[key], key.replace("_", " ")
+        if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
+            columns = list(dict.fromkeys(name for inner in value.values() for name in inner))
+            rows = {row: [inner.get(name) for name in columns] for row, inner in value.items()}
+            if len(columns) > len(rows):
+                rows, columns = (
+                    {name: [inner.get(name) for inner in value.values()] for name in columns},
+                    list(value),
+                )
+            matrices.append({"title": title, "columns": columns, "rows": rows})
+        elif isinstance(value, dict):
+            tables.append({"title": title, "rows": value})
+        elif isinstance(value, list):
+            facts.append(
+                (title, " × ".join(str(v) for v in value) if key.endswith("size") else ", ".join(map(str, value)))
+            )
+        elif value not in (None, ""):
+            facts.append((title, value))
+    return {"facts": facts, "tables": [table for table in tables if table["rows"]], "matrices": matrices}

@@ -1,0 +1,92 @@
+"""Renders reports/ as Markdown that a git host shows: one table per kind of work, pictures by relative links."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote
+
+from pipeline import paths
+from pipeline.reporting.contents import Contents, Picture, Trained
+from pipeline.reporting.scores import printed, score
+
+
+def render(contents: Contents) -> str:
+    """The Markdown of the summary; the same string for the same contents."""
+    lines = [
+        "# Summary",
+        "",
+        "Scores on the test split. ↑ higher is better, ↓ lower is better, n/a undefined.",
+        "`python -m pipeline report` writes this file and the page `index.html` from `reports/`.",
+    ]
+    for members in contents.kinds.values():
+        kind = members[0].kind
+        names = [name for name in (kind.main, *kind.others) if name]
+        lines += ["", f"## {kind.title}", ""]
+        lines += table(
+            [
+                "run",
+                "model",
+                "inputs",
+                *(f"{score(kind.task, name).label} {score(kind.task, name).arrow}".strip() for name in names),
+            ],
+            [_row(one, names) for one in members],
+            num_text=3,
+        )
+    if contents.duels:
+        lines += ["", "## Features or pixels", "", "Top-1 of the same head with the same parameters.", ""]
+        rows = [
+            [
+                text(duel.model),
+                text(duel.dataset),
+                printed(duel.on_features.scores.get("top1")),
+                printed(duel.on_pixels.scores.get("top1")),
+                "n/a" if duel.gain is None else f"{duel.gain:+.3f}",
+            ]
+            for duel in contents.duels
+        ]
+        lines += table(["head", "dataset", "on features", "on pixels", "gain"], rows, num_text=2)
+    pictures = [
+        (one.name, picture) for members in contents.kinds.values() for one in members for picture in one.pictures
+    ]
+    pictures += [(one.name, picture) for one in contents.visualisations for picture in one.pictures]
+    shown = [(name, picture) for name, picture in pictures if picture.path.stem in ("predictions", "samples")]
+    shown += [(one.name, picture) for one in contents.visualisations for picture in one.pictures[:1]]
+    if shown:
+        lines += ["", "## Pictures"]
+        for name, picture in shown:
+            lines += ["", f"**{text(name)}**: {text(picture.caption)}", "", link(picture)]
+    if contents.datasets:
+        lines += ["", "## Data", ""]
+        rows = [
+            [text(one.name), text(one.statistics.get("licence", "n/a")), text(one.statistics.get("attribution", "n/a"))]
+            for one in contents.datasets
+        ]
+        lines += table(["dataset", "licence", "attribution"], rows, num_text=3)
+    return "\n".join(lines) + "\n"
+
+
+def _row(one: Trained, names: list[str]) -> list[str]:
+    scores = [printed(one.scores.get(name)) for name in names]
+    return [text(one.name), text(one.model), text(one.inputs), *(f"**{one}**" for one in scores[:1]), *scores[1:]]
+
+
+def text(value: object) -> str:
+    r"""A name or a sentence as Markdown shows it literally, in one table cell.
+
+    >>> print(text("a|b `c` <script> x_y"))
+    a\|b \`c\` &lt;script&gt; x\_y
+    """
+    flat = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{char}" if char in "\\`*_[]|!#~" else char for char in flat)
+
+
+def link(picture: Picture) -> str:
+    """A picture of the report, relative to the summary."""
+    address = quote(os.path.relpath(picture.path, paths.SUMMARY.parent))
+    return f"![{text(picture.caption)}]({address})"
+
+
+def table(columns: list[str], rows: list[list[str]], num_text: int) -> list[str]:
+    """The lines of a table whose first `num_text` columns are text and whose others are numbers."""
+    marks = ["---"] * num_text + ["---:"] * (len(columns) - num_text)
+    return [f"| {' | '.join(row)} |" for row in (columns, marks, *rows)]
