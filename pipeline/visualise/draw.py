@@ -26,18 +26,9 @@ def palette(num: int) -> list[str]:
     """`num` colours that differ clearly in hue, and neighbours in lightness too."""
     colours = []
     for index in range(num):
-        hue = (
-            index * 0.618034 + 0.02
-        ) % 1.0  # golden ratio: any first few are spread over the circle
+        hue = (index * 0.618034 + 0.02) % 1.0  # golden ratio: any first few are spread over the circle
         lightness, saturation = ((0.48, 0.75), (0.62, 0.70), (0.38, 0.70))[index % 3]
-        colours.append(
-            _hex(
-                [
-                    round(255 * v)
-                    for v in colorsys.hls_to_rgb(hue, lightness, saturation)
-                ]
-            )
-        )
+        colours.append(_hex([round(255 * v) for v in colorsys.hls_to_rgb(hue, lightness, saturation)]))
     return colours
 
 
@@ -66,11 +57,9 @@ def boxes(
     canvas = _canvas(image, scale)
     pen = ImageDraw.Draw(canvas)
     width, height = canvas.size
-    line = max(1, round(min(width, height) / 160))
+    line = max(1, round(min(width, height) / 130))
     rectangles = []
-    for box, colour in zip(
-        np.asarray(boxes, float).reshape(-1, 4) * scale, colours, strict=True
-    ):
+    for box, colour in zip(np.asarray(boxes, float).reshape(-1, 4) * scale, colours, strict=True):
         x1, y1, x2, y2 = np.round(box).astype(int)
         rectangles.append((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)))
         if dashed:
@@ -79,9 +68,7 @@ def boxes(
             pen.rectangle(rectangles[-1], outline=colour, width=line)
     if captions is not None:
         font = _font(max(9, min(16, round(min(width, height) / 24))))
-        for rectangle, caption, colour in zip(
-            rectangles, captions, colours, strict=True
-        ):
+        for rectangle, caption, colour in zip(rectangles, captions, colours, strict=True):
             _tag(pen, rectangle, caption, colour, font, canvas.size)
     return np.asarray(canvas)
 
@@ -103,17 +90,13 @@ def label_map(
     """
     rgb = _rgb(image)
     known = (label_map >= 0) & (label_map < len(colours))
-    table = np.array(
-        [ImageColor.getrgb(colour) for colour in colours], np.float32
-    ).reshape(-1, 3)
+    table = np.array([ImageColor.getrgb(colour) for colour in colours], np.float32).reshape(-1, 3)
     tint = table[np.where(known, label_map, 0)]
     mixed = rgb * (1 - alpha) + tint * alpha
     return np.where(known[..., None], np.round(mixed), rgb).astype(np.uint8)
 
 
-def masks(
-    image: np.ndarray, masks: np.ndarray, *, colours: Sequence[str], alpha: float = 0.5
-) -> np.ndarray:
+def masks(image: np.ndarray, masks: np.ndarray, *, colours: Sequence[str], alpha: float = 0.5) -> np.ndarray:
     """Instance masks as tints, each with a full-colour outline one pixel wide, later ones on top.
 
     Args:
@@ -127,9 +110,7 @@ def masks(
         tint = np.array(ImageColor.getrgb(colour), np.float32)
         result[mask] = result[mask] * (1 - alpha) + tint * alpha
         padded = np.pad(mask, 1)
-        inner = (
-            padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        )
+        inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         result[mask & ~inner] = tint
     return np.round(result).astype(np.uint8)
 
@@ -182,26 +163,11 @@ def heat(image: np.ndarray, heat: np.ndarray, *, alpha: float = 0.5) -> np.ndarr
     """
     rgb = _rgb(image).astype(np.float32)
     value = np.clip(np.nan_to_num(np.asarray(heat, np.float32)), 0, 1)
-    # matplotlib's "inferno" at eleven even steps: dark to light in order, so it reads in print and for colour-blind eyes
-    stops = (
-        "000004",
-        "160b39",
-        "420a68",
-        "6a176e",
-        "932667",
-        "bc3754",
-        "dd513a",
-        "f37819",
-        "fca50a",
-        "f6d746",
-        "fcffa4",
-    )
+    # matplotlib's "inferno" at eleven even steps: dark to light, so it reads in print and for colour-blind eyes
+    stops = "000004 160b39 420a68 6a176e 932667 bc3754 dd513a f37819 fca50a f6d746 fcffa4".split()
     table = np.array([ImageColor.getrgb(f"#{stop}") for stop in stops], np.float32)
     tint = np.stack(
-        [
-            np.interp(value, np.linspace(0, 1, len(stops)), table[:, c])
-            for c in range(3)
-        ],
+        [np.interp(value, np.linspace(0, 1, len(stops)), table[:, c]) for c in range(3)],
         axis=-1,
     )
     share = (alpha * (0.5 + 0.5 * value))[..., None]
@@ -230,32 +196,16 @@ def grid(
     gap, margin = max(6, cell // 20), max(8, cell // 14)
     font = _font(max(11, min(16, cell // 13)))
     line = round(font.size * 1.3)
-    texts = (
-        [_wrapped(caption, font, cell, 3) for caption in captions]
-        if captions is not None
-        else []
-    )
+    texts = [_wrapped(caption, font, cell, 3) for caption in captions] if captions is not None else []
     rows = math.ceil(len(images) / columns)
     text_heights = [
-        max((len(t) for t in texts[row * columns : (row + 1) * columns]), default=0)
-        * line
-        for row in range(rows)
+        max((len(t) for t in texts[row * columns : (row + 1) * columns]), default=0) * line for row in range(rows)
     ]
     tops = [
-        margin
-        + row * (cell + gap)
-        + sum(text_heights[:row])
-        + (gap // 2 if texts else 0) * row
-        for row in range(rows)
+        margin + row * (cell + gap) + sum(text_heights[:row]) + (gap // 2 if texts else 0) * row for row in range(rows)
     ]
-    height = (
-        (tops[-1] + cell + text_heights[-1] if rows else 0)
-        + margin
-        + (gap // 2 if texts else 0)
-    )
-    sheet = Image.new(
-        "RGB", (2 * margin + columns * cell + (columns - 1) * gap, height), PAPER
-    )
+    height = (tops[-1] + cell + text_heights[-1] if rows else 0) + margin + (gap // 2 if texts else 0)
+    sheet = Image.new("RGB", (2 * margin + columns * cell + (columns - 1) * gap, height), PAPER)
     pen = ImageDraw.Draw(sheet)
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
@@ -263,9 +213,7 @@ def grid(
         picture = _fitted(Image.fromarray(_rgb(image)), cell)
         x, y = left + (cell - picture.width) // 2, top + (cell - picture.height) // 2
         sheet.paste(picture, (x, y))
-        pen.rectangle(
-            (x - 1, y - 1, x + picture.width, y + picture.height), outline=FRAME
-        )
+        pen.rectangle((x - 1, y - 1, x + picture.width, y + picture.height), outline=FRAME)
         for number, text in enumerate(texts[index] if texts else ()):
             place = (left + cell / 2, top + cell + gap // 2 + number * line)
             pen.text(place, text, fill=INK, font=font, anchor="ma")
@@ -273,7 +221,7 @@ def grid(
 
 
 def save(path: Path, image: np.ndarray, max_bytes: int = 200_000) -> None:
-    """Writes a PNG without metadata: in full colour, else in ever fewer colours, else smaller, until it fits.
+    """Writes a PNG without metadata: in full colour, else with a palette, else smaller, until it fits.
 
     Args:
         path: the file; it appears whole or not at all.
@@ -283,10 +231,8 @@ def save(path: Path, image: np.ndarray, max_bytes: int = 200_000) -> None:
     picture = Image.fromarray(_rgb(image))
     data = _png(picture)
     while len(data) > max_bytes and min(picture.size) > 16:
-        for colours in (256, 128, 64):
-            quantised = picture.quantize(
-                colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-            )
+        for colours in (256, 192):
+            quantised = picture.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
             data = _png(quantised)
             if len(data) <= max_bytes:
                 break
@@ -319,9 +265,7 @@ def _canvas(image: np.ndarray, scale: int) -> Image.Image:
     picture = Image.fromarray(_rgb(image))
     if scale == 1:
         return picture
-    return picture.resize(
-        (picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC
-    )
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
@@ -333,9 +277,7 @@ def _fitted(picture: Image.Image, cell: int) -> Image.Image:
     side = max(picture.size)
     if side * 2 <= cell:
         factor = cell // side
-        return picture.resize(
-            (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-        )
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     if side == cell:
         return picture
     size = (
@@ -345,9 +287,7 @@ def _fitted(picture: Image.Image, cell: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _wrapped(
-    text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int
-) -> list[str]:
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int) -> list[str]:
     """Lines no wider than `width`; explicit line breaks stay, and what does not fit ends in an ellipsis."""
     lines = []
     for paragraph in text.split("\n"):
@@ -382,15 +322,9 @@ def _tag(
     """A caption on its own colour, above the rectangle, or inside it where there is no room above."""
     width, height = math.ceil(font.getlength(caption)) + 4, round(font.size * 1.25)
     left = max(0, min(rectangle[0], size[0] - width))
-    top = (
-        rectangle[1] - height
-        if rectangle[1] >= height
-        else min(rectangle[1], size[1] - height)
-    )
+    top = rectangle[1] - height if rectangle[1] >= height else min(rectangle[1], size[1] - height)
     red, green, blue = ImageColor.getrgb(colour)[:3]
-    ink = (
-        INK if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else PAPER
-    )  # Rec. 601 luma
+    ink = INK if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else PAPER  # Rec. 601 luma
     pen.rectangle((left, top, left + width - 1, top + height - 1), fill=colour)
     pen.text((left + 2, top + height / 2), caption, fill=ink, font=font, anchor="lm")
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.data import store
+from pipeline.errors import ParamsError
 from pipeline.structures import DatasetInfo, Sample
 
+Share = Annotated[float, Field(gt=0, lt=1)]
 LICENCE = "CC BY 4.0"
-ATTRIBUTION = "E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits. UCI Machine Learning Repository, 1998."
+ATTRIBUTION = "E. Alpaydin and C. Kaynak: Optical Recognition of Handwritten Digits. UCI, 1998"
 SOURCE = "https://archive.ics.uci.edu/dataset/80 (its test part, as in scikit-learn's load_digits)"
 
 
-def prepare(folder: Path, *, seed: int, train: float = 0.7, val: float = 0.15) -> None:
+def prepare(folder: Path, *, seed: int, train: Share = 0.7, val: Share = 0.15) -> None:
     """Writes the store.
 
     Args:
@@ -25,6 +29,12 @@ def prepare(folder: Path, *, seed: int, train: float = 0.7, val: float = 0.15) -
         val: share of the val split; the rest is test.
     """
     from sklearn.datasets import load_digits
+
+    if train + val >= 1:
+        raise ParamsError(
+            f"params.yaml datasets.{folder.name}.options: train and val leave no image for test ({train} + {val}); "
+            "fix: shares that add up to less than 1"
+        )
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]

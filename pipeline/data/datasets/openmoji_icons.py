@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.data import openmoji, store
 from pipeline.structures import DatasetInfo, Sample
 
+Side = Annotated[int, Field(ge=8, le=4096)]
+Margin = Annotated[float, Field(ge=0, le=0.4)]
 
-def prepare(folder: Path, *, seed: int, image_size: int = 96, margin: float = 0.06) -> None:
+
+def prepare(folder: Path, *, seed: int, image_size: Side = 96, margin: Margin = 0.06) -> None:
     """Writes the store.
 
     Args:

@@ -1,7 +1,7 @@
 """OpenMoji's icons pasted over scikit-image's photographs and textures, with every kind of annotation.
 
-A scene depends on (seed, split, index) alone. The icons of the test split are shown nowhere else, and each split cuts its
-backgrounds from its own part of a photograph.
+A scene depends on (seed, split, index) alone. The icons of the test split are shown nowhere else, and each split cuts
+its backgrounds from its own part of a photograph.
 """
 
 from __future__ import annotations
@@ -9,19 +9,36 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.data import openmoji, store
 from pipeline.data.openmoji import Icon
 from pipeline.data.pool import ordered_map
 from pipeline.ops.masks import boxes_of
+from pipeline.params import Count
 from pipeline.structures import SPLITS, DatasetInfo, Objects, Sample, Segments
 
+Side = Annotated[int, Field(ge=48, le=4096)]
+MaxObjects = Annotated[int, Field(ge=1, le=12)]
+
+LICENCE = f"icons: {openmoji.LICENCE}; photographs and textures: CC0 or public domain"
+ATTRIBUTION = (
+    f"{openmoji.ATTRIBUTION}. Photographs and textures as shipped with scikit-image: coffee (Rachel Michetti), Hubble "
+    "eXtreme Deep Field (NASA), coins (Brooklyn Museum), immunohistochemistry (CMMI), retina (Mikael Häggström), "
+    "brick and gravel (CC0Textures), grass (linolafett)"
+)
 STUFF = {"brick": "#c2745a", "grass": "#a3d977", "gravel": "#d6cfc4"}
-PHOTOGRAPHS = ("coffee.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "coins.png", "page.png", "retina.jpg")
-# Where of the longer side each split cuts: halves and quarters do not overlap
-PARTS = {"train": (0.0, 0.5), "val": (0.5, 0.75), "test": (0.75, 1.0)}
+TINTS = {"brick": "#a65a42", "grass": "#5f8f3a", "gravel": "#8f877b"}  # scikit-image's textures are grey
+PHOTOGRAPHS = ("coffee.png", "hubble_deep_field.jpg", "ihc.png", "coins.png", "retina.jpg")
+# Where a split cuts, as shares of the longer and of the shorter side; the parts do not overlap
+PARTS = {
+    "train": ((0.0, 0.5), (0.0, 1.0)),
+    "val": ((0.5, 1.0), (0.0, 0.5)),
+    "test": ((0.5, 1.0), (0.5, 1.0)),
+}
 KEYPOINTS = ["top", "right", "bottom", "left", "centre"]
 SKELETON = [[0, 4], [1, 4], [2, 4], [3, 4]]
 MIN_VISIBLE = 0.6  # share of a silhouette that later icons and the image's edge must leave
@@ -34,11 +51,11 @@ def prepare(
     folder: Path,
     *,
     seed: int,
-    image_size: int = 192,
-    num_train: int = 640,
-    num_val: int = 80,
-    num_test: int = 160,
-    max_objects: int = 6,
+    image_size: Side = 192,
+    num_train: Count = 640,
+    num_val: Count = 80,
+    num_test: Count = 160,
+    max_objects: MaxObjects = 6,
 ) -> None:
     """Writes the store.
 
@@ -58,8 +75,8 @@ def prepare(
         tasks=["detection", "instance", "semantic", "panoptic", "keypoints", "captions"],
         classes=classes,
         channels=3,
-        licence=f"icons: {openmoji.LICENCE}; photographs: public domain and CC0, as scikit-image's data/README.txt says",
-        attribution=f"{openmoji.ATTRIBUTION} Photographs and textures from scikit-image's data folder.",
+        licence=LICENCE,
+        attribution=ATTRIBUTION,
         source=f"{openmoji.SOURCE}; package scikit-image, folder skimage/data",
         checksum=openmoji.checksum(icons),
         semantic_classes=["background", *classes, *STUFF],
@@ -78,7 +95,7 @@ def prepare(
                 writer.add(split, made)
 
 
-def _row(index: int, *, seed: int, split: str, icons: list[Icon], image_size: int, max_objects: int) -> dict:
+def _row(index: int, *, seed: int, split: str, icons: list[Icon], image_size: int, max_objects: int) -> dict[str, Any]:
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     sample = scene(rng, icons, split=split, image_size=image_size, max_objects=max_objects)
     sample.image_id = f"{split}_{index:05d}"
@@ -105,9 +122,7 @@ class Pasted:
     full_area: float
 
 
-def scene(
-    rng: np.random.Generator, icons: list[Icon], *, split: str, image_size: int, max_objects: int = 6
-) -> Sample:
+def scene(rng: np.random.Generator, icons: list[Icon], *, split: str, image_size: int, max_objects: int = 6) -> Sample:
     """One scene with all its truth; `image_id` and `file_name` are left empty.
 
     Args:
@@ -158,13 +173,15 @@ def scene(
 
 
 def _background(rng: np.random.Generator, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A photograph, mostly with one or two textures in it: [S, S, 3] float32 pixels and [S, S] uint8 semantic values."""
+    """A photograph, mostly with textures in it: [S, S, 3] float32 pixels and [S, S] uint8 semantic values."""
     image = _crop(rng, PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))], split, size)
     ground = np.zeros((size, size), np.uint8)
     first_value = 1 + len(openmoji.CLASSES)
     kinds = rng.permutation(len(STUFF))
     rows, columns = np.mgrid[0:size, 0:size] / size
-    wave = 0.02 * np.sin(2 * np.pi * (columns * rng.uniform(0.5, 2) + rng.uniform())) + rng.uniform(-0.15, 0.15) * columns
+    wave = (
+        0.02 * np.sin(2 * np.pi * (columns * rng.uniform(0.5, 2) + rng.uniform())) + rng.uniform(-0.15, 0.15) * columns
+    )
     areas = []
     if rng.random() < 0.75:  # the ground
         areas.append(rows > rng.uniform(0.4, 0.8) + wave)
@@ -172,15 +189,12 @@ def _background(rng: np.random.Generator, split: str, size: int) -> tuple[np.nda
         edge = rng.uniform(0.2, 0.4)
         areas.append(columns < edge if rng.random() < 0.5 else columns > 1 - edge)
     for kind, area in zip(kinds, areas[::-1], strict=False):  # the ground lies over the wall
-        name, colour = list(STUFF.items())[kind]
+        name = list(STUFF)[kind]
         texture = _crop(rng, f"{name}.png", split, size).mean(2, keepdims=True)
-        tint = _rgb(_TINTS[name]) * rng.uniform(0.85, 1.15, 3)
+        tint = _rgb(TINTS[name]) * rng.uniform(0.85, 1.15, 3)
         image[area] = np.clip(texture / texture.mean() * tint, 0, 255)[area]
         ground[area] = first_value + kind
     return image, ground
-
-
-_TINTS = {"brick": "#a65a42", "grass": "#5f8f3a", "gravel": "#8f877b"}
 
 
 def _rgb(colour: str) -> np.ndarray:
@@ -203,24 +217,19 @@ def _crop(rng: np.random.Generator, name: str, split: str, size: int) -> np.ndar
 
     photograph = _photograph(name)
     height, width = photograph.shape[:2]
-    first, last = PARTS[split]
-    left, right, top, bottom = 0, width, 0, height
-    if width >= height:
-        left, right = round(first * width), round(last * width)
-    else:
-        top, bottom = round(first * height), round(last * height)
+    longer, shorter = PARTS[split]
+    across, down = (longer, shorter) if width >= height else (shorter, longer)
     # The same range of sides in every split, so that the splits do not differ in sharpness
-    side = int(rng.uniform(0.75, 1.0) * min(height, width, max(height, width) // 4))
-    x, y = rng.integers(left, right - side + 1), rng.integers(top, bottom - side + 1)
+    side = int(rng.uniform(0.75, 1.0) * (min(height, width) // 2))
+    x = rng.integers(round(across[0] * width), round(across[1] * width) - side + 1)
+    y = rng.integers(round(down[0] * height), round(down[1] * height) - side + 1)
     crop = Image.fromarray(photograph[y : y + side, x : x + side])
     if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC)).astype(np.float32)
 
 
-def _objects(
-    rng: np.random.Generator, icons: list[Icon], size: int, num: int
-) -> tuple[list[Pasted], np.ndarray]:
+def _objects(rng: np.random.Generator, icons: list[Icon], size: int, num: int) -> tuple[list[Pasted], np.ndarray]:
     """Up to `num` icons, later ones over earlier ones, and the [M, S, S] bool of what is seen of each.
 
     A place that would hide too much of this or of an earlier icon is given up for another one, at last with the icon.
@@ -264,9 +273,7 @@ def _paste(rng: np.random.Generator, icon: Icon, size: int, largest: float) -> P
     back = np.linalg.inv(turn)
     coefficients = np.column_stack([back, -back @ shift]).ravel().tolist()
     picture = Image.fromarray(np.ascontiguousarray(drawing))
-    pixels = np.asarray(
-        picture.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
-    )
+    pixels = np.asarray(picture.transform((size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC))
     opaque = drawing[..., 3] >= OPAQUE
     return Pasted(
         icon=icon,
@@ -314,7 +321,7 @@ def _keypoints(objects: list[Pasted], index: int) -> np.ndarray:
     return result
 
 
-NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def captions(labels: list[int], boxes: np.ndarray, masks: np.ndarray, ground: np.ndarray) -> list[str]:
@@ -334,25 +341,28 @@ def captions(labels: list[int], boxes: np.ndarray, masks: np.ndarray, ground: np
         value = np.bincount(ground[masks[index]]).argmax()
         return stuff[value - first_value] if value >= first_value else ""
 
-    order = np.argsort(-masks.sum((1, 2)), kind="stable")
     counts = {label: labels.count(label) for label in sorted(labels)}
     parts = [_counted(number, names[label]) for label, number in counts.items()]
     inventory = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
     behind = [name for value, name in enumerate(stuff, first_value) if (ground == value).any()]
     sentences = [f"{inventory} in front of {' and '.join(behind) or 'a photograph'}."]
+    order = np.argsort(-masks.sum((1, 2)), kind="stable")
     place = under(order[0])
-    if len(order) == 1:
-        sentences.insert(0, f"{_counted(1, names[labels[0]])}{f' on {place}' if place else ''}.")
-    else:
+    if len(order) > 1:
         first, second = order[:2]
-        dx, dy = ((boxes[first] - boxes[second]).reshape(2, 2).mean(0)).tolist()
+        dx, dy = (boxes[first] - boxes[second]).reshape(2, 2).mean(0).tolist()
         relation = ("left of" if dx < 0 else "right of") if abs(dx) >= abs(dy) else ("above" if dy < 0 else "below")
         on = f", on {place}" if place and place == under(second) else ""
         sentences.insert(0, f"{_counted(1, names[labels[first]])} {relation} {_counted(1, names[labels[second]])}{on}.")
+    elif place:
+        sentences.insert(0, f"{_counted(1, names[labels[0]])} on {place}.")
     return [sentence[0].upper() + sentence[1:] for sentence in sentences]
 
 
 def _counted(number: int, name: str) -> str:
-    if number == 1:
-        return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-    return f"{NUMBERS[number] if number < len(NUMBERS) else number} {name if name in ('fruit', 'clothing') else name + 's'}"
+    if name == "clothing":
+        name = "piece of clothing" if number == 1 else "pieces of clothing"
+    elif number > 1:
+        name += "s"
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"{article if number == 1 else NUMBERS[number]} {name}"

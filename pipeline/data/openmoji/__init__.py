@@ -1,8 +1,8 @@
 """OpenMoji's icons in twelve classes: the table, its split by group, and the drawings as pixels.
 
-`table.csv` (code, class, name, group) was sorted by hand. Icons that show one thing in two ways (a cow and a cow's face, a
-house and a derelict house, one car in three paints) share a group, and a group lies in one split, so that a test icon has
-no twin in training.
+`table.csv` (code, class, name, group) was sorted by hand. Icons that show one thing in two ways (a cow and a cow's
+face, a house and a derelict house, one car in three paints) share a group, and a group lies in one split, so that a
+test icon has no twin in training.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def icons() -> list[Icon]:
 def split(icons: list[Icon], seed: int) -> dict[str, list[Icon]]:
     """The icons of each split, stratified by class; a group is never divided.
 
-    The groups of a class stand in the order of a hash of seed and name, and each goes to the split that is furthest behind
-    its share of the class's icons so far. So the answer depends on the table and the seed alone.
+    The groups of a class stand in the order of a hash of seed and name, and each goes to the split that is furthest
+    behind its share of the class's icons so far. So the answer depends on the table and the seed alone.
     """
     result: dict[str, list[Icon]] = {name: [] for name in SHARES}
     for label in range(len(CLASSES)):
