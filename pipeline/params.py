@@ -6,31 +6,27 @@ Everything is checked at load, before a stage does work; each fault is one line 
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline import paths
+from pipeline.document import Document, Location
 from pipeline.errors import ParamsError, did_you_mean
-
-if TYPE_CHECKING:
-    from ruamel.yaml.nodes import Node
 
 PACKAGE = Path(__file__).parent
 TASKS = ("classification", "detection", "segmentation")
 GENERATIVE = "generative"
 HEADS = "heads"
-MAX_VALUES = 100_000  # after aliases are expanded: far above any job, far below what an alias bomb makes
 
-Location = tuple[str | int, ...]
 Split = Literal["train", "val", "test"]
 Name = Annotated[str, StringConstraints(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -275,137 +271,120 @@ def load(path: Path = paths.PARAMS) -> Params:
     Raises:
         ParamsError: the file cannot be read or anything in it is wrong.
     """
-    return _Loader(path).load()
+    document = Document(path)
+    checker = _Checker(document.content)
+    params = checker.check()
+    if params is not None:
+        return params
+    first = min(checker.faults, key=lambda fault: document.line(fault.at))
+    more = len(checker.faults) - 1
+    also = f" ({more} more {'error' if more == 1 else 'errors'})" if more else ""
+    raise document.error(first.at, first.message + also)
 
 
-class _Fault(Exception):
+class _Fault(NamedTuple):
     """What is wrong at one place of the file."""
 
-    def __init__(self, at: Location, message: str) -> None:
-        super().__init__(message)
-        self.at, self.message = at, message
+    at: Location
+    message: str
 
 
-class _Loader:
-    """Reads one params file; faults are gathered so that the first in the file is told."""
+class _Checker:
+    """Builds `Params` from the content of a file; faults are gathered, so that the first in the file is told."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, content: Any) -> None:
+        self.content = content
         self.faults: list[_Fault] = []
 
-    def load(self) -> Params:
-        self.text = _read_text(self.path)
-        self.content = _parse(self.path, self.text)
-        try:
-            _check_values(self.content)
-            return self._build()
-        except _Fault as fault:
-            self.faults.append(fault)
-        raise self._error()
-
-    def _error(self) -> ParamsError:
-        lines = [_line_of(self.text, fault.at) for fault in self.faults]
-        first = min(range(len(lines)), key=lambda i: (lines[i], i))
-        more = len(self.faults) - 1
-        also = f" ({more} more {'error' if more == 1 else 'errors'})" if more else ""
-        fault = self.faults[first]
-        return ParamsError(f"{self.path}:{lines[first]} {_dotted(fault.at)}: {fault.message}{also}")
-
-    def _stop_on_faults(self) -> None:
+    def check(self) -> Params | None:
+        """The params, or None where `faults` were found."""
+        if not isinstance(self.content, dict):
+            what = "the file is empty" if self.content is None else "not a mapping"
+            self.faults.append(_Fault((), f"{what}; fix: write the sections {', '.join(Params.model_fields)}"))
+            return None
+        self._check_keys()
         if self.faults:
-            raise self.faults.pop()
-
-    def _build(self) -> Params:
-        content = self.content
-        if not isinstance(content, dict):
-            is_empty = content is None
-            raise _Fault(
-                (), f"{'the file is empty' if is_empty else 'not a mapping'}; fix: start from a file in recipes/"
-            )
-        self._check_keys(content)
-        self._stop_on_faults()
-        defaults = self._section(Defaults, content["defaults"], ("defaults",))
-        shared = content["defaults"].get("training") if isinstance(content["defaults"], dict) else None
-        if isinstance(shared, dict):
-            self._section(Training, {"epochs": 1, **shared}, ("defaults", "training"), partial=True)
-        tracking = self._section(Tracking, content["tracking"], ("tracking",))
-        self._stop_on_faults()
-        mappings = {
-            "datasets": self._entries("datasets", lambda at, entry: self._section(Dataset, entry, at)),
-            "augmentations": self._entries("augmentations", lambda at, entry: self._section(Augmentation, entry, at)),
-            "features": self._entries("features", lambda at, entry: self._section(Features, entry, at)),
-            "runs": self._entries("runs", lambda at, entry: self._learner(Run, entry, at, shared)),
-            "generators": self._entries("generators", lambda at, entry: self._learner(Generator, entry, at, shared)),
-            "visualisations": self._entries(
-                "visualisations", lambda at, entry: self._section(Visualisation, entry, at)
-            ),
+            return None
+        defaults = self._defaults()
+        tracking = self._section(Tracking, self.content["tracking"], ("tracking",))
+        if self.faults:
+            return None
+        shared = defaults.training
+        mappings: dict[str, Any] = {
+            "datasets": self._entries("datasets", partial(self._section, Dataset)),
+            "augmentations": self._entries("augmentations", partial(self._section, Augmentation)),
+            "features": self._entries("features", partial(self._section, Features)),
+            "runs": self._entries("runs", partial(self._learner, Run, shared)),
+            "generators": self._entries("generators", partial(self._learner, Generator, shared)),
+            "visualisations": self._entries("visualisations", partial(self._section, Visualisation)),
         }
-        self._stop_on_faults()
-        params = Params.model_construct(defaults=defaults, tracking=tracking, **mappings)
+        if self.faults:
+            return None
+        params = Params.model_construct(None, defaults=defaults, tracking=tracking, **mappings)
         self.faults.extend(_faults_across(params))
-        self._stop_on_faults()
-        return params
+        return None if self.faults else params
 
-    def _check_keys(self, content: dict[Any, Any]) -> None:
-        for key in content:
+    def _check_keys(self) -> None:
+        for key in self.content:
             if key not in Params.model_fields:
-                self.faults.append(_Fault((key,), f"unknown key; {did_you_mean(str(key), Params.model_fields)}"))
+                self.faults.append(_Fault((key,), f"unknown key; {did_you_mean(key, Params.model_fields)}"))
         for key in Params.model_fields:
-            if key not in content:
+            if key not in self.content:
                 self.faults.append(_Fault((), f"no section {key!r}; fix: add `{key}:` (`{key}: {{}}` for none)"))
 
-    def _entries(self, mapping: str, build: Callable[[Location, Any], Any]) -> dict[str, Any]:
+    def _defaults(self) -> Any:
+        content = self.content["defaults"]
+        if isinstance(content, dict) and isinstance(content.get("training"), dict):
+            self._section(Training, {"epochs": 1, **content["training"]}, ("defaults", "training"), whole=False)
+        return self._section(Defaults, content, ("defaults",))
+
+    def _entries(self, mapping: str, build: Callable[[Any, Location], Any]) -> dict[str, Any]:
         content = self.content[mapping]
         if not isinstance(content, dict):
-            raise _Fault((mapping,), f"not a mapping ({content!r}); fix: `{mapping}: {{}}` for none")
-        entries = {}
-        for name, entry in content.items():
-            if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name):
+            self.faults.append(
+                _Fault((mapping,), f"not a mapping ({_shown(content)}); fix: `{mapping}: {{}}` for none")
+            )
+            return {}
+        for name in content:
+            if not re.fullmatch(r"[a-z0-9_]+", name):
                 self.faults.append(_Fault((mapping, name), "a name holds only a-z, 0-9 and _; fix: rename this entry"))
-            else:
-                entries[name] = build((mapping, name), entry)
-        return entries
+        return {name: build(entry, (mapping, name)) for name, entry in content.items()}
 
-    def _section(self, schema: type[Section], content: Any, at: Location, partial: bool = False) -> Any:
-        """The section, or None with its faults noted; a `partial` one may lack keys."""
+    def _section(
+        self, schema: type[Section], content: Any, at: Location, *, told: Collection[str] = (), whole: bool = True
+    ) -> Any:
+        """The section, or None with its faults noted.
+
+        Faults of the keys in `told` are noted already; a section that is not `whole` may lack keys.
+        """
         try:
             return schema.model_validate(content)
         except ValidationError as error:
             for detail in error.errors():
-                if not (partial and detail["type"] == "missing"):
+                is_told = bool(detail["loc"]) and detail["loc"][0] in told
+                if not is_told and (whole or detail["type"] != "missing"):
                     self.faults.append(_Fault((*at, *detail["loc"]), _explain(schema, detail)))
         return None
 
-    def _learner(self, schema: type[Run | Generator], entry: Any, at: Location, shared: Any) -> Any:
-        """A run or generator, its training merged over the shared one and its evaluation read by its task."""
+    def _learner(self, schema: type[Run | Generator], shared: Options, entry: Any, at: Location) -> Any:
+        """A run or generator: its training merged over the shared one, its evaluation read by its task."""
         if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
             return self._section(schema, entry, at)
-        self._check_model(schema, entry["model"], (*at, "model"))
+        model = entry["model"]
+        self._check_model(schema, model, (*at, "model"))
         entry = dict(entry)
-        training = entry.get("training")
-        if isinstance(training, dict):
-            if schema is Run and entry["model"].startswith(f"{HEADS}/"):
-                if training:
-                    self.faults.append(
-                        _Fault(
-                            (*at, "training", next(iter(training))),
-                            "a head is fitted by its model_params; fix: write `training: {}`",
-                        )
-                    )
-                entry["training"] = None
-            else:
-                merged = _merge(shared or {}, training)
-                entry["training"] = self._section(Training, merged, (*at, "training"))
-        evaluation = EVALUATIONS.get(task_of(entry["model"]))
-        if schema is Run and evaluation and "evaluation" in entry:
-            entry["evaluation"] = self._section(evaluation, entry["evaluation"], (*at, "evaluation"))
-        if any(fault.at[:2] == at for fault in self.faults):
-            # what is wrong inside is told already; here only what the section as a whole gets wrong
-            for key in ("training", "evaluation"):
-                if entry.get(key, 0) is None and key in schema.model_fields:
-                    entry.pop(key)
-            return self._section(schema, entry, at, partial=True)
-        return self._section(schema, entry, at)
+        if model.startswith(f"{HEADS}/") and isinstance(entry.get("training"), dict):
+            for key in entry["training"]:
+                message = "a head is fitted by its model_params; fix: write `training: {}`"
+                self.faults.append(_Fault((*at, "training", key), message))
+            entry["training"] = None
+        elif isinstance(entry.get("training"), dict):
+            entry["training"] = self._section(Training, _merge(shared, entry["training"]), (*at, "training"))
+        if schema is Run and isinstance(entry.get("evaluation"), dict):
+            evaluation = EVALUATIONS.get(task_of(model))
+            entry["evaluation"] = evaluation and self._section(evaluation, entry["evaluation"], (*at, "evaluation"))
+        told = {key for key in ("training", "evaluation") if entry.get(key, "") is None}
+        return self._section(schema, entry, at, told=told)
 
     def _check_model(self, schema: type[Run | Generator], model: str, at: Location) -> None:
         folders = (GENERATIVE,) if schema is Generator else (HEADS, *TASKS)
@@ -419,92 +398,15 @@ def plug_ins(folder: str) -> list[str]:
     return sorted(path.stem for path in (PACKAGE / folder).glob("*.py") if not path.stem.startswith("_"))
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; fix: run in the folder of the project") from None
-    except IsADirectoryError:
-        raise ParamsError(f"{path}: a folder, not a file; fix: put params.yaml there") from None
-    except OSError as error:
-        raise ParamsError(f"{path}: not readable ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ParamsError(
-            f"{path}:{line}: not UTF-8 (byte 0x{error.object[error.start]:02x}); fix: save as UTF-8"
-        ) from None
-
-
-def _parse(path: Path, text: str) -> Any:
-    """The content by DVC's rules.
-
-    Raises:
-        ParamsError: not YAML, a key twice, a tag, a merge key, or nested too deeply; names the line.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.constructor import DuplicateKeyError
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    for number, line in enumerate(text.splitlines(), start=1):
-        if re.match(r"(<{7}|>{7}|\|{7})( |$)|={7}$", line):
-            raise ParamsError(f"{path}:{number}: a merge marker ({line[:7]}); fix: resolve the conflict")
-    try:
-        if "<<" in text:
-            _refuse_merge_keys(path, text)
-        return YAML(typ="safe").load(text)
-    except DuplicateKeyError:
-        at, first, second = next(_duplicates(text))
-        raise ParamsError(f"{path}:{second} {_dotted(at)}: key twice, first in line {first}; fix: keep one") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line_number = f":{mark.line + 1}" if mark else ""
-        problem = " ".join(str(error.problem or error.context).split())
-        hint = "fix: indent with spaces, not tabs" if "\\t" in problem else "fix: correct the YAML there"
-        if "constructor for the tag" in problem:
-            hint = "fix: write a plain value; tags are never run"
-        raise ParamsError(f"{path}{line_number}: not valid YAML ({problem}); {hint}") from None
-    except (YAMLError, ValueError) as error:
-        raise ParamsError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    except RecursionError:
-        raise ParamsError(f"{path}: nested too deeply; fix: write it flat") from None
-
-
-def _refuse_merge_keys(path: Path, text: str) -> None:
-    """Merge keys multiply before they can be counted, and `dvc exp run -S` edits what they share."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.events import ScalarEvent
-
-    for event in YAML(typ="rt").parse(text):
-        if isinstance(event, ScalarEvent) and event.value == "<<" and event.style is None:
-            raise ParamsError(
-                f"{path}:{event.start_mark.line + 1}: a merge key (<<); fix: put what runs share under defaults.training"
-            )
-
-
-def _check_values(content: Any) -> None:
-    """Counts values as often as aliases repeat them and refuses what JSON cannot say.
-
-    Raises:
-        _Fault: too many values, a key that is not text, a date, NaN or infinity.
-    """
-    pending: list[tuple[Location, Any]] = [((), content)]
-    count = 0
-    while pending:
-        at, value = pending.pop()
-        count += 1
-        if count > MAX_VALUES:
-            raise _Fault(at[:2], f"more than {MAX_VALUES} values once aliases are expanded; fix: write no such aliases")
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                if not isinstance(key, str):
-                    raise _Fault((*at, key), f"a key that is not text ({key!r}); fix: quote it")
-                pending.append(((*at, key), inner))
-        elif isinstance(value, list):
-            pending.extend(((*at, index), inner) for index, inner in enumerate(value))
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise _Fault(at, f"not a finite number ({value})")
-        elif not isinstance(value, (str, int, float, bool, type(None))):
-            raise _Fault(at, f"neither text nor a number ({value}); fix: quote it")
+def methods() -> dict[str, list[str]]:
+    """The modules of `pipeline/visualise` that hold a table METHODS, with its names; read without importing them."""
+    found = {}
+    for module in plug_ins("visualise"):
+        for statement in ast.parse((PACKAGE / "visualise" / f"{module}.py").read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == "METHODS":
+                keys = statement.value.keys if isinstance(statement.value, ast.Dict) else []
+                found[module] = [str(key.value) for key in keys if isinstance(key, ast.Constant)]
+    return found
 
 
 def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -519,21 +421,20 @@ def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def _explain(schema: type[BaseModel], detail: ErrorDetails) -> str:
     """One of pydantic's errors in the project's words."""
     kind, value = detail["type"], detail["input"]
-    *parents, last = detail["loc"] or (None,)
+    *parents, last = detail["loc"] or ("",)
     if kind == "extra_forbidden":
-        fields = _schema_at(schema, tuple(parents)).model_fields
-        return f"unknown key; {did_you_mean(str(last), fields)}"
+        return f"unknown key; {did_you_mean(str(last), _schema_at(schema, parents).model_fields)}"
     if kind == "missing":
         return f"missing; fix: write `{last}: ...` there"
-    if kind == "string_pattern_mismatch" and last == "device":
-        return f"choices: auto, cpu, cuda, cuda:0 ({_shown(value)})"
+    if last == "device":
+        return f"should be auto, cpu, cuda or cuda:N ({_shown(value)})"
     message = detail["msg"].removeprefix("Input should be ")
     return f"should be {message} ({_shown(value)})"
 
 
-def _schema_at(schema: type[BaseModel], location: Location) -> type[BaseModel]:
-    for key in location:
-        inner = schema.model_fields[str(key)].annotation if str(key) in schema.model_fields else None
+def _schema_at(schema: type[BaseModel], keys: Sequence[str | int]) -> type[BaseModel]:
+    for key in keys:
+        inner = schema.model_fields[str(key)].annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             schema = inner
     return schema
@@ -550,6 +451,7 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
         for name in getattr(params, second):
             if name in getattr(params, first):
                 yield _Fault((second, name), f"also a name in {first}, and both share {share}; fix: rename one")
+    at: Location
     sources = plug_ins("data/datasets")
     for name, dataset in params.datasets.items():
         if dataset.source not in sources:
@@ -574,14 +476,16 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
         at = ("generators", name)
         yield from _inputs_faults(params, at, generator.inputs, ("raw", "augmented"), generator.dataset)
         yield from _features_faults(params, at, generator)
-    modules = plug_ins("visualise")
+    modules = methods()
     for name, visualisation in params.visualisations.items():
         at = ("visualisations", name)
         kinds = ("raw", "augmented", "features", "checkpoints")
         yield from _inputs_faults(params, at, visualisation.inputs, kinds, visualisation.dataset)
-        if visualisation.module not in modules:
-            near = did_you_mean(visualisation.module, modules)
-            yield _Fault((*at, "module"), f"no module {visualisation.module!r}; {near}")
+        module, method = visualisation.module, visualisation.method
+        if module not in modules:
+            yield _Fault((*at, "module"), f"no module {module!r}; {did_you_mean(module, modules)}")
+        elif method not in modules[module]:
+            yield _Fault((*at, "method"), f"no method {method!r}; {did_you_mean(method, modules[module])}")
 
 
 def _inputs_faults(
@@ -593,14 +497,14 @@ def _inputs_faults(
         allowed = " or ".join(f"{each}/NAME" for each in kinds)
         yield _Fault(at, f"should be {allowed} ({_shown(inputs)})")
         return
-    names = {
+    mappings: dict[str, Mapping[str, Section]] = {
         "raw": params.datasets,
         "augmented": params.augmentations,
         "features": params.features,
         "checkpoints": params.learners,
-    }[kind]
-    if name not in names:
-        yield _Fault(at, f"no {inputs!r}; {did_you_mean(inputs, (f'{kind}/{each}' for each in names))}")
+    }
+    if name not in mappings[kind]:
+        yield _Fault(at, f"no {inputs!r}; {did_you_mean(inputs, (f'{kind}/{each}' for each in mappings[kind]))}")
         return
     if dataset is None:
         return
@@ -644,49 +548,6 @@ def _cycles(params: Params) -> Iterator[_Fault]:
 
 def _leaves_project(name: str) -> bool:
     return name.startswith(("/", "~", "file:")) or ".." in Path(name).parts
-
-
-def _dotted(at: Location) -> str:
-    return ".".join(str(key) for key in at) or "top level"
-
-
-def _line_of(text: str, at: Location) -> int:
-    """The line of a key, or of the nearest section around it that the file has."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.nodes import MappingNode, SequenceNode
-
-    node: Node = YAML(typ="rt").compose(text)
-    line = node.start_mark.line + 1 if node is not None else 1
-    for key in at:
-        found = None
-        if isinstance(node, MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(key)), None)
-        elif isinstance(node, SequenceNode) and isinstance(key, int) and key < len(node.value):
-            found = (node.value[key], node.value[key])
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line
-
-
-def _duplicates(text: str) -> Iterator[tuple[Location, int, int]]:
-    """Keys that stand twice in one mapping: where, and both lines."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.nodes import MappingNode, SequenceNode
-
-    pending: list[tuple[Location, Node]] = [((), YAML(typ="rt").compose(text))]
-    while pending:
-        at, node = pending.pop(0)
-        if isinstance(node, MappingNode):
-            lines: dict[str, int] = {}
-            for key, value in node.value:
-                line = key.start_mark.line + 1
-                if key.value in lines:
-                    yield (*at, key.value), lines[key.value], line
-                lines[key.value] = line
-                pending.append(((*at, key.value), value))
-        elif isinstance(node, SequenceNode):
-            pending.extend(((*at, index), value) for index, value in enumerate(node.value))
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, Any], where: str) -> None:
@@ -734,9 +595,8 @@ def _check_option(parameter: inspect.Parameter, value: Any, scope: dict[str, Any
 
 
 def _option_error(where: str, message: str) -> ParamsError:
+    at = tuple(int(key) if key.isdigit() else key for key in where.split("."))
     try:
-        at = tuple(int(key) if key.isdigit() else key for key in where.split("."))
-        place = f"{paths.PARAMS}:{_line_of(_read_text(paths.PARAMS), at)}"
-    except Exception:  # the line is a courtesy: options may also come from a file that is not there
-        place = str(paths.PARAMS)
-    return ParamsError(f"{place} {where}: {message}")
+        return Document(paths.PARAMS).error(at, message)
+    except ParamsError:  # options need not come from a file
+        return ParamsError(f"{where}: {message}")

@@ -1,7 +1,7 @@
 """Progress of a loop, on standard error so that standard output stays clean."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,7 +17,7 @@ def progress(iterable: Iterable[Item], description: str, total: int | None = Non
 
     Without a terminal it says one line at the end instead of a bar.
     """
-    if total is None and hasattr(iterable, "__len__"):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if not sys.stderr.isatty():
         count = 0
