@@ -164,7 +164,19 @@ def heat(image: np.ndarray, heat: np.ndarray, *, alpha: float = 0.5) -> np.ndarr
     rgb = _rgb(image).astype(np.float32)
     value = np.clip(np.nan_to_num(np.asarray(heat, np.float32)), 0, 1)
     # matplotlib's "inferno" at eleven even steps: dark to light, so it reads in print and for colour-blind eyes
-    stops = "000004 160b39 420a68 6a176e 932667 bc3754 dd513a f37819 fca50a f6d746 fcffa4".split()
+    stops = [
+        "000004",
+        "160b39",
+        "420a68",
+        "6a176e",
+        "932667",
+        "bc3754",
+        "dd513a",
+        "f37819",
+        "fca50a",
+        "f6d746",
+        "fcffa4",
+    ]
     table = np.array([ImageColor.getrgb(f"#{stop}") for stop in stops], np.float32)
     tint = np.stack(
         [np.interp(value, np.linspace(0, 1, len(stops)), table[:, c]) for c in range(3)],

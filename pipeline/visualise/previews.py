@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from pipeline.structures import DatasetInfo, Sample
 from pipeline.visualise import draw
 
 
-def previews(split: Split, num: int = 12) -> dict[str, np.ndarray]:
+def previews(split: Split, num: int = 8) -> dict[str, np.ndarray]:
     """A grid for each kind of truth, all of the same images.
 
     Args:
@@ -98,6 +99,22 @@ def keypoints(sample: Sample, info: DatasetInfo) -> np.ndarray:
     return draw.keypoints(
         sample.image, sample.objects.keypoints, skeleton=info.skeleton, colours=_colours(sample, info), scale=2
     )
+
+
+def truth(sample: Sample, info: DatasetInfo) -> np.ndarray:
+    """The image with its masks and boxes, as far as it has them, twice as large if it does."""
+    if sample.objects is None:
+        return (
+            draw.label_map(sample.image, sample.semantic, colours=info.colours)
+            if "semantic" in info.tasks
+            else sample.image
+        )
+    image = (
+        sample.image
+        if sample.objects.masks is None
+        else draw.masks(sample.image, sample.objects.masks, colours=_colours(sample, info), alpha=0.35)
+    )
+    return boxes(replace(sample, image=image), info)
 
 
 def _plain(sample: Sample, info: DatasetInfo) -> np.ndarray:

@@ -1,0 +1,102 @@
+"""Reads a store; writes it with augmented copies added to its train split, statistics and a picture of some copies."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import paths
+from pipeline.data import augmentation
+from pipeline.data.pool import ordered_map
+from pipeline.data.statistics import statistics
+from pipeline.data.store import Split, Store, to_row, writing
+from pipeline.params import Params
+from pipeline.progress import progress
+
+
+def run(params: Params, name: str) -> None:
+    """Makes augmentation `name` of params.yaml."""
+    entry = params.augmentations[name]
+    transforms = [dict(transform) for transform in entry.transforms]
+    augmentation.compose(transforms, f"augmentations.{name}.transforms")  # its faults before any work
+    source = Store(paths.inputs(entry.inputs))
+    make = functools.partial(
+        _copies,
+        folder=source.folder,
+        policy=json.dumps(transforms),
+        seed=params.defaults.seed,
+        copies=entry.copies,
+        min_visibility=entry.min_visibility,
+    )
+    info = replace(source.info, mean=[], std=[], counts={}, image_size=None)  # measured again, copies included
+    with writing(paths.augmented(name), info) as writer:
+        for split_name in source.info.counts:
+            split = source.split(split_name)
+            for index in range(len(split)):
+                writer.add(split_name, split.row(index))
+            if split_name == "train":
+                for rows in progress(ordered_map(make, range(len(split))), f"augment {name}", total=len(split)):
+                    for row in rows:
+                        writer.add(split_name, row)
+    write_report(paths.augmented(name), paths.data_report(name), num_originals=source.info.counts["train"])
+
+
+@functools.cache
+def _policy(policy: str, min_visibility: float) -> Any:
+    return augmentation.compose(json.loads(policy), "transforms", min_visibility)
+
+
+@functools.cache
+def _train(folder: Path) -> Split:
+    return Store(folder).split("train")
+
+
+def _copies(
+    index: int, *, folder: Path, policy: str, seed: int, copies: int, min_visibility: float
+) -> list[dict[str, Any]]:
+    """The rows of all copies of one image of the train split."""
+    split = _train(folder)
+    sample = split.read(index, masks=True)
+    made = functools.partial(
+        augmentation.augmented,
+        sample,
+        _policy(policy, min_visibility),
+        split.info,
+        seed=seed,
+        min_visibility=min_visibility,
+    )
+    return [to_row(made(number=number)) for number in range(1, copies + 1)]
+
+
+def write_report(folder: Path, report: Path, num_originals: int) -> None:
+    """Statistics, and a picture of some originals beside their copies."""
+    from pipeline.visualise import draw, previews
+
+    store = Store(folder)
+    split = store.split("train")
+    copies = (len(split) - num_originals) // num_originals
+    shown = min(copies, 3)
+    columns = (1 + shown) * max(1, 8 // (1 + shown))
+    rows = 6 if columns * 6 // (1 + shown) <= num_originals else 1
+    images, captions = [], []
+    for index in np.linspace(0, num_originals - 1, min(num_originals, rows * columns // (1 + shown))).astype(int):
+        places = [index, *(num_originals + index * copies + number for number in range(shown))]
+        for number, place in enumerate(places):
+            sample = split.read(int(place), masks=True)
+            images.append(previews.truth(sample, store.info))
+            captions.append(
+                f"copy {number}" if number else previews.caption(sample, store.info, "labels") or "original"
+            )
+    with paths.written_whole(report) as temporary:
+        temporary.mkdir()
+        paths.write_json(temporary / "statistics.json", statistics(store))
+        (temporary / "pictures").mkdir()
+        sheet = draw.grid(
+            images, columns=columns, captions=captions, cell=96 if store.info.tasks == ["classification"] else 192
+        )
+        draw.save(temporary / "pictures" / "preview.png", sheet)
