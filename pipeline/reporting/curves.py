@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 NUM_COLOURS = 6
-WIDTH, HEIGHT = 460, 230
+WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 34, 38
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 
@@ -99,7 +99,7 @@ def line_chart(title: str, series: Series, heading: str = "", x_label: str = "ep
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(f'<text class="heading" x="4" y="14" dy="0.32em">{escape(heading)}</text>')
-    offset = float(LEFT) + 36
+    offset = float(LEFT) + 8 + 4 * max(0, len(heading) - 4)
     for index, (label, points) in enumerate(finite.items()):
         colour = f"var(--series-{index % NUM_COLOURS})"
         dash = DASHES[index // NUM_COLOURS % len(DASHES)]
@@ -113,6 +113,6 @@ def line_chart(title: str, series: Series, heading: str = "", x_label: str = "ep
         key = f'x1="{offset:.1f}" x2="{offset + 16:.1f}" y1="14" y2="14"'
         parts.append(f'<line {key} style="stroke:{colour}" class="key"{dashed}/>')
         parts.append(f'<text x="{offset + 21:.1f}" y="14" dy="0.32em">{escape(label)}</text>')
-        offset += 21 + 6.6 * len(label) + 16
+        offset += 21 + 6.4 * len(label) + 16
     parts.append("</svg>")
     return "".join(parts)
