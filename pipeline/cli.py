@@ -12,6 +12,8 @@ import typer
 from pipeline import __version__
 from pipeline.errors import PipelineError, did_you_mean
 
+INTERRUPTED = 130
+
 
 class Command(NamedTuple):
     """A stage's help, and the sections of params.yaml that its NAME may be of (none: it takes no name)."""
@@ -92,12 +94,14 @@ def main(arguments: Sequence[str]) -> int:
         command = typer.main.get_command(app)
         code = command.main([a for a in arguments if a != "--debug"], prog_name="pipeline", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # Typer has turned a KeyboardInterrupt into it
+            return _fail("interrupted", INTERRUPTED)
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         return 1
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
     except Exception as error:
         if debug:
             traceback.print_exc()

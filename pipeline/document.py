@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_VALUES = 100_000
 """After aliases are expanded: far above any job, far below what an alias bomb makes."""
+MAX_DEPTH = 50
 
 Location = tuple[str | int, ...]
 """The keys and indices that lead to a value."""
@@ -128,6 +129,8 @@ class Document:
         while pending:
             at, value = pending.pop()
             count += 1
+            if len(at) > MAX_DEPTH:
+                raise self.error(at[:1], f"nested more than {MAX_DEPTH} deep; fix: write it flat")
             if count > MAX_VALUES:
                 raise self.error(at[:1], f"more than {MAX_VALUES} values once aliases are expanded; fix: write fewer")
             if isinstance(value, dict):

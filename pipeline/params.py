@@ -276,17 +276,18 @@ def load(path: Path = paths.PARAMS) -> Params:
     params = checker.check()
     if params is not None:
         return params
-    first = min(checker.faults, key=lambda fault: document.line(fault.at))
+    first = min(checker.faults, key=lambda fault: (fault.is_missing, document.line(fault.at)))
     more = len(checker.faults) - 1
     also = f" ({more} more {'error' if more == 1 else 'errors'})" if more else ""
     raise document.error(first.at, first.message + also)
 
 
 class _Fault(NamedTuple):
-    """What is wrong at one place of the file."""
+    """What is wrong at one place of the file; a key is often missing because it stands there misspelt."""
 
     at: Location
     message: str
+    is_missing: bool = False
 
 
 class _Checker:
@@ -330,7 +331,7 @@ class _Checker:
                 self.faults.append(_Fault((key,), f"unknown key; {did_you_mean(key, Params.model_fields)}"))
         for key in Params.model_fields:
             if key not in self.content:
-                self.faults.append(_Fault((), f"no section {key!r}; fix: add `{key}:` (`{key}: {{}}` for none)"))
+                self.faults.append(_Fault((), f"no section {key!r}; fix: add `{key}:` (`{key}: {{}}` for none)", True))
 
     def _defaults(self) -> Any:
         content = self.content["defaults"]
@@ -363,7 +364,8 @@ class _Checker:
             for detail in error.errors():
                 is_told = bool(detail["loc"]) and detail["loc"][0] in told
                 if not is_told and (whole or detail["type"] != "missing"):
-                    self.faults.append(_Fault((*at, *detail["loc"]), _explain(schema, detail)))
+                    is_missing = detail["type"] == "missing"
+                    self.faults.append(_Fault((*at, *detail["loc"]), _explain(schema, detail), is_missing))
         return None
 
     def _learner(self, schema: type[Run | Generator], shared: Options, entry: Any, at: Location) -> Any:
@@ -479,8 +481,8 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
     modules = methods()
     for name, visualisation in params.visualisations.items():
         at = ("visualisations", name)
-        kinds = ("raw", "augmented", "features", "checkpoints")
-        yield from _inputs_faults(params, at, visualisation.inputs, kinds, visualisation.dataset)
+        every_kind = ("raw", "augmented", "features", "checkpoints")
+        yield from _inputs_faults(params, at, visualisation.inputs, every_kind, visualisation.dataset)
         module, method = visualisation.module, visualisation.method
         if module not in modules:
             yield _Fault((*at, "module"), f"no module {module!r}; {did_you_mean(module, modules)}")

@@ -1,0 +1,371 @@
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from pipeline.errors import ParamsError
+from pipeline.params import Generator, Run, check_options, load
+
+TOY = """\
+defaults:
+  device: auto
+  precision: auto
+  threads: 2
+  seed: 0
+  training:
+    optimizer: adamw
+    lr: 0.001
+    weight_decay: 0.01
+    schedule: cosine
+    warmup_epochs: 0.5
+    batch_size: 32
+    clip_norm: 1.0
+    ema_decay: 0.0
+    online:
+      flip: 0.5
+tracking:
+  uri: sqlite:///mlflow.db
+  experiment: pipeline
+  required: false
+  timeout: 5
+datasets:
+  digits:
+    source: digits
+    options: {}
+  icons:
+    source: openmoji_icons
+    options: {}
+augmentations:
+  moved:
+    inputs: raw/digits
+    copies: 3
+    min_visibility: 0.3
+    transforms:
+      - name: Affine
+        p: 1.0
+features:
+  lite0:
+    inputs: raw/digits
+    backbone: tf_efficientnet_lite0
+    weights: installed
+    image_size: 64
+    batch_size: 64
+runs:
+  linear:
+    model: heads/linear
+    dataset: digits
+    inputs: features/lite0
+    model_params:
+      c: 1e-1
+    training: {}
+    prediction:
+      split: test
+      batch_size: 256
+    evaluation:
+      top_k: 5
+  resnet:
+    model: classification/resnet
+    dataset: digits
+    inputs: augmented/moved
+    model_params: {}
+    training:
+      epochs: 8
+      online:
+        mixup: 0.2
+    prediction:
+      split: test
+      batch_size: 256
+    evaluation:
+      top_k: 5
+generators:
+  vae:
+    model: generative/vae
+    dataset: digits
+    inputs: raw/digits
+    model_params: {}
+    training:
+      epochs: 60
+    sampling:
+      num_samples: 512
+      batch_size: 128
+      options: {}
+    features: lite0
+    evaluation:
+      reference: train
+visualisations:
+  gradcam:
+    module: cam
+    method: grad_cam
+    dataset: digits
+    inputs: checkpoints/resnet
+    options: {}
+"""
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes the toy file, with each pair of texts replaced, as params.yaml of the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*replacements: tuple[str, str], text: str = TOY) -> Path:
+        for old, new in replacements:
+            assert text.count(old) >= 1, old
+            text = text.replace(old, new, 1)
+        path = Path("params.yaml")
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def message(path: Path) -> str:
+    """The error of loading `path`, which is one line."""
+    with pytest.raises(ParamsError) as caught:
+        load(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def line_of(text: str) -> int:
+    """The line of the toy file in which `text` first stands."""
+    return TOY[: TOY.index(text)].count("\n") + 1
+
+
+def test_a_runs_training_is_merged_over_the_default_one_with_its_sections(write: Write) -> None:
+    training = load(write()).runs["resnet"].training
+    assert training is not None
+    assert (training.epochs, training.lr, training.batch_size) == (8, 0.001, 32)
+    assert (training.online.flip, training.online.mixup, training.online.crop) == (0.5, 0.2, 0.0)
+
+
+def test_a_head_has_no_training(write: Write) -> None:
+    params = load(write())
+    assert params.runs["linear"].training is None
+    assert params.runs["linear"].task == "classification"
+
+
+def test_learner_finds_runs_and_generators(write: Write) -> None:
+    params = load(write())
+    assert isinstance(params.learner("resnet"), Run)
+    assert isinstance(params.learner("vae"), Generator)
+    with pytest.raises(ParamsError, match="did you mean 'resnet'"):
+        params.learner("resnett")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dataset"),
+    [
+        ("raw/icons", "icons"),
+        ("augmented/moved", "digits"),
+        ("features/lite0", "digits"),
+        ("checkpoints/vae", "digits"),
+    ],
+)
+def test_dataset_of_follows_inputs_to_their_source(write: Write, inputs: str, dataset: str) -> None:
+    assert load(write()).dataset_of(inputs) == dataset
+
+
+def test_numbers_are_read_as_dvc_reads_them(write: Write) -> None:
+    params = load(write(("c: 1e-1", "c: 1e-1\n      n: 012\n      flag: on\n      many: 1_000\n      at: 12:30:45")))
+    # YAML 1.2: 012 is twelve, `on` is text, 12:30:45 is no base-60 number; ruamel keeps 1_000 as a number
+    from dvc.utils.serialize import load_yaml
+
+    ours = params.runs["linear"].model_params
+    assert ours == load_yaml("params.yaml")["runs"]["linear"]["model_params"]
+    assert (ours["c"], ours["n"], ours["flag"], ours["at"]) == (0.1, 12, "on", "12:30:45")
+
+
+def test_the_projects_own_params_are_right() -> None:
+    assert load(Path(__file__).parent.parent / "params.yaml").runs
+
+
+@pytest.mark.parametrize("old", ["epochs: 8", "batch_size: 256", "threads: 2", "num_samples: 512"])
+@pytest.mark.parametrize("value", ["-1", "0", ".nan", ".inf", '"10"', "2.5", "true", "null", "[1]", "{}"])
+def test_a_value_that_is_no_positive_integer_is_named(write: Write, old: str, value: str) -> None:
+    key = old.split(":", maxsplit=1)[0]
+    text = message(write((old, f"{key}: {value}")))
+    assert text.startswith(f"params.yaml:{line_of(old)} ")
+    assert f".{key}: " in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "what"),
+    [
+        ("epochs: 8", "epocs: 8", "runs.resnet.training.epocs", "unknown key; did you mean 'epochs'?"),
+        ("lr: 0.001", "lr: 0", "defaults.training.lr", "greater than 0 (0)"),
+        ("lr: 0.001", "lrr: 0.001", "defaults.training.lrr", "unknown key; did you mean 'lr'?"),
+        ("mixup: 0.2", "mixupp: 0.2", "runs.resnet.training.online.mixupp", "did you mean 'mixup'?"),
+        ("mixup: 0.2", "flip: 1.5", "runs.resnet.training.online.flip", "less than or equal to 1 (1.5)"),
+        ("device: auto", "device: gpu", "defaults.device", "auto, cpu, cuda or cuda:N ('gpu')"),
+        ("seed: 0", "seed: -1", "defaults.seed", "greater than or equal to 0 (-1)"),
+        ("model: heads/linear", "model: heads/liner", "runs.linear.model", "did you mean 'heads/linear'?"),
+        ("model: heads/linear", "model: generative/vae", "runs.linear.model", "no model 'generative/vae'"),
+        ("model: heads/linear", "model: ../../x", "runs.linear.model", "no model '../../x'"),
+        ("model: generative/vae", "model: heads/linear", "generators.vae.model", "choices: generative/"),
+        ("source: digits", "source: digitz", "datasets.digits.source", "did you mean 'digits'?"),
+        ("module: cam", "module: draw", "visualisations.gradcam.module", "no module 'draw'"),
+        ("method: grad_cam", "method: gradcam", "visualisations.gradcam.method", "did you mean 'grad_cam'?"),
+        ("inputs: features/lite0", "inputs: features/lite", "runs.linear.inputs", "did you mean 'features/lite0'?"),
+        ("inputs: features/lite0", "inputs: raw/digits", "runs.linear.inputs", "should be features/NAME"),
+        ("inputs: augmented/moved", "inputs: features/lite0", "runs.resnet.inputs", "should be raw/NAME or augmented"),
+        ("inputs: augmented/moved", "inputs: ../x", "runs.resnet.inputs", "should be raw/NAME"),
+        ("inputs: augmented/moved", "inputs: raw/../../x", "runs.resnet.inputs", "no 'raw/../../x'"),
+        ("inputs: augmented/moved", "inputs: raw/icons", "runs.resnet.dataset", "derive from 'icons'"),
+        ("inputs: raw/digits", "inputs: augmented/moved", "augmentations.moved.inputs", "derives from itself"),
+        ("inputs: checkpoints/resnet", "inputs: checkpoints/x", "visualisations.gradcam.inputs", "no 'checkpoints/x'"),
+        ("features: lite0", "features: lite1", "generators.vae.features", "did you mean 'lite0'?"),
+        ("reference: train", "reference: tain", "generators.vae.evaluation.reference", "'train'"),
+        ("top_k: 5", "top_n: 5", "runs.linear.evaluation.top_n", "did you mean 'top_k'?"),
+        ("training: {}", "training: {epochs: 3}", "runs.linear.training.epochs", "write `training: {}`"),
+        ("weights: installed", "weights: ../w.safetensors", "features.lite0.weights", "outside the project"),
+        ("weights: installed", "weights: file:///w", "features.lite0.weights", "outside the project"),
+        ("- name: Affine", "- nom: Affine", "augmentations.moved.transforms.0", "no name"),
+        ("  moved:", "  Moved-1:", "augmentations.Moved-1", "only a-z, 0-9 and _"),
+        ("  moved:", "  ../moved:", "augmentations.../moved", "only a-z, 0-9 and _"),
+        ("  moved:", "  digits:", "augmentations.digits", "also a name in datasets"),
+        ("  vae:", "  resnet:", "generators.resnet", "also a name in runs"),
+        ("  moved:", "  12:", "augmentations.12", "not text (12); fix: quote it"),
+        ("epochs: 8", "epochs: 2024-01-01", "runs.resnet.training.epochs", "quote it"),
+        ("runs:\n", "rums:\n", "rums", "did you mean 'runs'?"),
+    ],
+)
+def test_a_fault_is_told_with_its_line_and_key(write: Write, old: str, new: str, at: str, what: str) -> None:
+    where, _, rest = message(write((old, new))).partition(": ")
+    place, key = where.split(" ", 1)
+    assert key == at
+    assert what in rest
+    if not at.endswith(".dataset"):  # that line stands above the one replaced
+        assert place == f"params.yaml:{line_of(old)}"
+
+
+def test_a_missing_key_and_a_missing_section_are_named(write: Write) -> None:
+    assert "runs.resnet.training.epochs: missing" in message(write(("      epochs: 8\n", "")))
+    assert "no section 'tracking'" in message(write((TOY[TOY.index("tracking:") : TOY.index("datasets:")], "")))
+
+
+def test_the_first_of_several_faults_is_told_and_the_others_counted(write: Write) -> None:
+    text = message(write(("source: digits", "source: x"), ("copies: 3", "copies: 0"), ("epochs: 8", "epochs: 0")))
+    assert "augmentations.moved.copies" in text  # before names are held against each other
+    assert text.endswith("(1 more error)")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        (
+            "    copies: 3",
+            "    copies: 3\n    copies: 4",
+            ":33 augmentations.moved.copies: the key stands in line 32 too",
+        ),
+        ("    copies: 3", "\tcopies: 3", "indent with spaces"),
+        ("copies: 3", "copies: !!python/object/apply:os.system ['touch hacked']", "tags are never run"),
+        ("copies: 3", "copies: [3", ":33: not valid YAML"),
+        ("augmentations:", "<<<<<<< HEAD\naugmentations:", ":29: a merge marker"),
+        ("  vae:\n", "  vae:\n    <<: {model: x}\n", "a merge key"),
+    ],
+)
+def test_yaml_that_cannot_be_read_is_told_with_its_line(write: Write, old: str, new: str, what: str) -> None:
+    text = message(write((old, new)))
+    assert text.startswith("params.yaml:")
+    assert what in text
+    assert not Path("hacked").exists()
+
+
+def test_quoted_merge_marks_are_text(write: Write) -> None:
+    params = load(write(("c: 1e-1", 'c: "<<"')))
+    assert params.runs["linear"].model_params["c"] == "<<"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("", "the file is empty"), ("- 1\n", "not a mapping"), ("[" * 100_000, "nested too deeply"), ("a: b: c", ":1: ")],
+)
+def test_a_file_that_is_no_mapping_is_refused(write: Write, text: str, what: str) -> None:
+    assert what in message(write(text=text))
+
+
+def test_other_bytes_than_utf8_are_named_with_their_line(write: Write) -> None:
+    path = write()
+    path.write_bytes(TOY.replace("icons:", "ic\u00f4nes:", 1).encode("latin-1"))
+    assert message(path) == "params.yaml:26: not UTF-8 (byte 0xf4); fix: save the file as UTF-8"
+
+
+def test_no_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    assert "no such file" in message(tmp_path / "params.yaml")
+    assert "not readable" in message(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["list", "mapping", "merge", "loop"])
+def test_an_alias_bomb_is_refused_at_once(write: Write, kind: str) -> None:
+    lines = ["a0: &a0 [x, x]" if kind == "list" else "a0: &a0 {x: 1}"]
+    for level in range(1, 30):
+        again = f"*a{level - 1}"
+        body = {"list": f"[{again}, {again}]", "mapping": f"{{l: {again}, r: {again}}}"}
+        merge = f"{{<<: [{', '.join([again] * 9)}], k{level}: 1}}"
+        lines.append(f"a{level}: &a{level} {body.get(kind, merge)}")
+    if kind == "loop":
+        lines = ["a: &a", "  - *a"]
+    path = write(text="\n".join(lines) + "\n" + TOY)
+    started = time.perf_counter()
+    text = message(path)
+    assert time.perf_counter() - started < 1
+    assert "merge key" in text if kind == "merge" else "aliases are expanded" in text or "deep" in text
+
+
+def options(
+    *, hidden: int, lr: float = 0.1, kernel: Literal["rbf", "linear"] = "rbf", sizes: tuple[int, ...] = ()
+) -> None:
+    """A function whose options are checked."""
+
+
+@pytest.mark.parametrize(
+    "given", [{"hidden": 3}, {"hidden": 3, "lr": 1}, {"hidden": 3, "kernel": "linear"}, {"hidden": 3, "sizes": [1, 2]}]
+)
+def test_check_options_accepts_what_the_signature_says(given: dict[str, Any]) -> None:
+    check_options(options, given, "runs.x.model_params")
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({}, "runs.x.model_params: no 'hidden'"),
+        ({"hidden": 3, "hiden": 4}, "runs.x.model_params.hiden: unknown key; did you mean 'hidden'?"),
+        ({"hidden": "3"}, "runs.x.model_params.hidden: should be a valid integer ('3')"),
+        ({"hidden": True}, "runs.x.model_params.hidden: should be a valid integer (True)"),
+        ({"hidden": 2.0}, "runs.x.model_params.hidden: should be a valid integer (2.0)"),
+        ({"hidden": 3, "lr": "1"}, "runs.x.model_params.lr: should be a valid number ('1')"),
+        ({"hidden": 3, "kernel": "poly"}, "runs.x.model_params.kernel: should be 'rbf' or 'linear' ('poly')"),
+        ({"hidden": 3, "sizes": [1, "2"]}, "runs.x.model_params.sizes.1: should be a valid integer ('2')"),
+    ],
+)
+def test_check_options_names_what_is_wrong(
+    given: dict[str, Any], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParamsError) as caught:
+        check_options(options, given, "runs.x.model_params")
+    assert str(caught.value).startswith(what)
+
+
+def test_check_options_gives_the_line_where_the_file_has_one(write: Write) -> None:
+    path = write()
+    with pytest.raises(ParamsError) as caught:
+        check_options(options, {"hidden": 3, "c": 1}, "runs.linear.model_params")
+    assert str(caught.value).startswith(f"params.yaml:{line_of('c: 1e-1')} runs.linear.model_params.c: unknown key")
+
+
+def test_check_options_reads_a_class_and_open_keywords() -> None:
+    class Model:
+        def __init__(self, info: str, *, depth: int) -> None: ...
+
+    def anything(**options: int) -> None: ...
+
+    check_options(Model, {"depth": 2}, "x")
+    check_options(anything, {"whatever": 2}, "x")
+    with pytest.raises(ParamsError, match=r"x\.depth: should be a valid integer"):
+        check_options(Model, {"depth": "2"}, "x")
