@@ -105,8 +105,8 @@ def augmented(
 ) -> Sample:
     """One augmented copy of a sample, all its truth transformed along; its id is `<image_id>~<number>`.
 
-    - Instance masks, the semantic and the panoptic map move with the pixels; boxes are the tight boxes of the masks, or,
-      without masks, the upright boxes around the transformed ones.
+    - Instance masks, the semantic and the panoptic map move with the pixels; boxes are the tight boxes of the masks
+      or, without masks, the upright boxes around the transformed ones.
     - An object of which less than `min_visibility` is left is removed; its pixels become IGNORE and void.
     - So do pixels that came from outside the image.
     - In a mirror image keypoints named left and right change places, as a left hand becomes a right one.

@@ -48,6 +48,9 @@ def run(params: Params, name: str) -> None:
 
 @functools.cache
 def _policy(policy: str, min_visibility: float) -> Any:
+    import cv2
+
+    cv2.setNumThreads(1)  # there is a process for every core
     return augmentation.compose(json.loads(policy), "transforms", min_visibility)
 
 
@@ -81,22 +84,19 @@ def write_report(folder: Path, report: Path, num_originals: int) -> None:
     split = store.split("train")
     copies = (len(split) - num_originals) // num_originals
     shown = min(copies, 3)
-    columns = (1 + shown) * max(1, 8 // (1 + shown))
-    rows = 6 if columns * 6 // (1 + shown) <= num_originals else 1
+    columns, rows, cell = (8, 6, 96) if store.info.tasks == ["classification"] else (4, 3, 224)
     images, captions = [], []
-    for index in np.linspace(0, num_originals - 1, min(num_originals, rows * columns // (1 + shown))).astype(int):
-        places = [index, *(num_originals + index * copies + number for number in range(shown))]
-        for number, place in enumerate(places):
+    for index in np.linspace(0, num_originals - 1, min(num_originals, columns // (1 + shown) * rows)).astype(int):
+        for number in range(1 + shown):
+            place = num_originals + index * copies + number - 1 if number else index
             sample = split.read(int(place), masks=True)
             images.append(previews.truth(sample, store.info))
-            captions.append(
-                f"copy {number}" if number else previews.caption(sample, store.info, "labels") or "original"
-            )
+            original = previews.caption(sample, store.info, "labels") or "original"
+            captions.append(f"copy {number}" if number else original)
+    columns = columns // (1 + shown) * (1 + shown)
     with paths.written_whole(report) as temporary:
         temporary.mkdir()
         paths.write_json(temporary / "statistics.json", statistics(store))
         (temporary / "pictures").mkdir()
-        sheet = draw.grid(
-            images, columns=columns, captions=captions, cell=96 if store.info.tasks == ["classification"] else 192
-        )
+        sheet = draw.grid(images, columns=columns, captions=captions, cell=cell)
         draw.save(temporary / "pictures" / "preview.png", sheet)
