@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_PARAM = 500  # characters of a parameter's value: MLflow cuts at 6,000 without a word, and its table at far fewer
 MAX_NAME = 250  # characters of a parameter's or metric's name
 MAX_TAG = 4500  # characters of one tag's value; servers differ, 5,000 is the least
-METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100
+METRICS_PER_BATCH, PARAMS_PER_BATCH = 899, 100  # with one tag the 1,000 that MLflow takes at once
 FINISHED = "FINISHED"
 
 
@@ -180,12 +180,9 @@ def _log(
     keys = legal_names(params)
     entries = [Param(keys[name], text) for name, (text, _) in shown.items()]
     tags = [RunTag("cut_params", ", ".join(cut)[:MAX_TAG])] if cut else []
-    for start in range(0, len(metrics), METRICS_PER_BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
-    for start in range(0, len(entries), PARAMS_PER_BATCH):
-        client.log_batch(run_id, params=entries[start : start + PARAMS_PER_BATCH])
-    if tags:
-        client.log_batch(run_id, tags=tags)
+    while metrics or entries or tags:
+        client.log_batch(run_id, metrics[:METRICS_PER_BATCH], entries[:PARAMS_PER_BATCH], tags)
+        metrics, entries, tags = metrics[METRICS_PER_BATCH:], entries[PARAMS_PER_BATCH:], []
 
 
 def shortened(value: Any) -> tuple[str, bool]:

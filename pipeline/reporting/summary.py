@@ -48,7 +48,6 @@ def render(contents: Contents) -> str:
     pictures = [
         (one.name, picture) for members in contents.kinds.values() for one in members for picture in one.pictures
     ]
-    pictures += [(one.name, picture) for one in contents.visualisations for picture in one.pictures]
     shown = [(name, picture) for name, picture in pictures if picture.path.stem in ("predictions", "samples")]
     shown += [(one.name, picture) for one in contents.visualisations for picture in one.pictures[:1]]
     if shown:

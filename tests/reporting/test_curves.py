@@ -1,0 +1,76 @@
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+
+import pytest
+
+from pipeline.reporting.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, line_chart, nice_step, tick_label, ticks
+
+
+def test_the_corners_of_the_plot_are_the_extremes_of_the_data():
+    # y ticks of 0..1 in fifths: 0 lies at HEIGHT - BOTTOM, 1 at TOP; x from LEFT to WIDTH - RIGHT
+    svg = line_chart("loss", {"loss": [(1, 0.0), (2, 0.5), (3, 1.0)]})
+    middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (HEIGHT - BOTTOM + TOP) / 2
+    points = f"{LEFT:.1f},{HEIGHT - BOTTOM:.1f} {middle_x:.1f},{middle_y:.1f} {WIDTH - RIGHT:.1f},{TOP:.1f}"
+    assert f'points="{points}"' in svg
+
+
+def test_points_that_are_not_finite_are_left_out():
+    svg = line_chart("t", {"a": [(1, 1.0), (2, float("nan")), (3, float("inf")), (4, 2.0)], "b": [(1, float("nan"))]})
+    polyline = ET.fromstring(svg).find("polyline")
+    assert polyline is not None
+    assert len(polyline.attrib["points"].split()) == 2
+    assert ">b<" not in svg
+
+
+def test_nothing_to_draw_is_nothing():
+    assert line_chart("t", {}) == ""
+    assert line_chart("t", {"a": [(1, float("nan"))]}) == ""
+
+
+def test_a_lone_point_is_a_dot_and_a_constant_has_an_axis():
+    assert "<circle" in line_chart("t", {"a": [(1, 0.3)]})
+    assert "<polyline" in line_chart("t", {"a": [(1, 0.0), (2, 0.0)]})
+
+
+def test_names_are_escaped_and_the_svg_is_well_formed():
+    svg = line_chart("<script>&", {'"><script>': [(1, 1.0), (2, 3.0)]}, heading="a<b")
+    assert "<script" not in svg
+    ET.fromstring(svg)
+
+
+def test_the_legend_names_each_line_in_its_colour():
+    root = ET.fromstring(line_chart("t", {f"s{index}": [(1, 1.0), (2, index)] for index in range(8)}))
+    colours = [line.attrib["style"] for line in root.iter("polyline")]
+    keys = [line.attrib["style"] for line in root.iter("line") if line.attrib["class"] == "key"]
+    assert colours == keys
+    assert colours[0] == colours[6]
+    assert "stroke-dasharray" in list(root.iter("polyline"))[6].attrib
+
+
+def test_epochs_have_whole_ticks():
+    assert ticks(1, 3, 7, whole=True) == [1, 2, 3]
+    assert ticks(1, 60, 7, whole=True) == [0, 10, 20, 30, 40, 50, 60]
+
+
+@pytest.mark.parametrize("low", [-3.3, 0.0, 0.00017, 12345.0])
+@pytest.mark.parametrize("span", [1e-6, 0.013, 1.0, 99.0, 4e6])
+def test_ticks_enclose_the_data_in_few_even_steps(low, span):
+    marks = ticks(low, low + span, 5)
+    assert marks[0] <= low + 1e-9 * span + 1e-12
+    assert marks[-1] >= low + span - 1e-9 * abs(low + span)
+    assert 2 <= len(marks) <= 7
+    steps = [b - a for a, b in pairwise(marks)]
+    assert max(steps) == pytest.approx(min(steps), rel=1e-3)
+
+
+def test_steps_are_one_two_five():
+    assert [nice_step(span, 5) for span in (1, 2, 5, 10)] == [0.2, 0.5, 1.0, 2.0]
+
+
+def test_a_label_has_the_decimals_of_its_step():
+    assert [tick_label(0.5, 0.05), tick_label(0.5, 0.5), tick_label(20, 10), tick_label(2e6, 1e6)] == [
+        "0.50",
+        "0.5",
+        "20",
+        "2e+06",
+    ]

@@ -1,0 +1,227 @@
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from pipeline.params import Params
+from pipeline.reporting import page, summary
+from pipeline.reporting.contents import read_contents
+from pipeline.reporting.scores import KINDS, printed, score
+
+VOID = {"meta", "link", "img", "br", "line", "circle", "polyline"}
+
+
+class Outline(HTMLParser):
+    """What a page is made of: ids, addresses, headings, texts; tags must nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture
+def html(job: Params) -> str:
+    return page.render(read_contents(job))
+
+
+def test_every_address_is_inside_the_page(html):
+    outline = Outline(html)
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in outline.tags:
+        for key in ("src", "href", "action", "data", "srcset"):
+            address = attributes.get(key)
+            assert address is None or address.startswith("data:") or address[1:] in ids, (tag, address)
+    assert "url(" not in html
+    assert "@import" not in html
+    assert not [tag for tag, _ in outline.tags if tag in ("script", "iframe", "object")]
+    policy = next(a["content"] for t, a in outline.tags if t == "meta" and "http-equiv" in a)
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policy
+
+
+def test_hostile_names_are_text(html):
+    assert "<script" not in html
+    assert any("<script>alert('x')</script>" in text for text in Outline(html).texts)
+
+
+def test_every_picture_has_an_alternative_text_and_its_size(html):
+    images = [attributes for tag, attributes in Outline(html).tags if tag == "img"]
+    assert len(images) == 8 * 2 + 3 * 2 + 2 + 4 * 2 + 2
+    assert all(image["alt"] and int(image["width"]) and int(image["height"]) for image in images)
+
+
+def test_headings_go_down_one_level_at_a_time(html):
+    levels = [int(tag[1]) for tag, _ in Outline(html).tags if re.fullmatch("h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+
+
+def test_neither_place_nor_time_is_in_it(html, tmp_path):
+    assert str(tmp_path) not in html
+    assert not re.search(r"\b20\d\d-\d\d-\d\d\b", re.sub(r"data:image/png;base64,[^\"]*", "", html))
+
+
+def test_the_same_reports_give_the_same_page_wherever_they_lie(job: Params, html, tmp_path, monkeypatch):
+    other = tmp_path / "elsewhere"
+    shutil.copytree("reports", other / "reports")
+    monkeypatch.chdir(other)
+    assert page.render(read_contents(job)) == html
+
+
+def test_undefined_scores_read_na(html):
+    assert html.count("n/a") >= 4
+    assert ">nan<" not in html.lower()
+    assert ">None<" not in html
+
+
+def test_the_best_of_each_dataset_is_marked(job: Params):
+    contents = read_contents(job)
+    assert page.best(contents.kinds["heads"], KINDS["heads"]) == {"svm_icons_lite0"}
+    assert page.best(contents.kinds["generation"], KINDS["generation"]) == {"ddpm_digits"}
+    assert page.best(contents.kinds["detection"], KINDS["detection"]) == set()
+
+
+def test_bars_are_shares_or_stand_against_their_foil(job: Params):
+    kinds = read_contents(job).kinds
+    assert page.bar(kinds["heads"][0], KINDS["heads"]) == {"percent": "69.3", "foil": None}
+    assert page.bar(kinds["segmentation"][0], KINDS["segmentation"]) == {"percent": "38.2", "foil": "6.1"}
+    # FID 61.4 of 312.5
+    assert page.bar(kinds["generation"][0], KINDS["generation"]) == {"percent": "19.6", "foil": None}
+
+
+def test_each_head_on_features_meets_itself_on_pixels(job: Params):
+    duels = read_contents(job).duels
+    assert [(duel.on_features.name, duel.on_pixels.name) for duel in duels] == [
+        (f"{head}_icons_lite0", f"{head}_icons_pixels") for head in ("linear", "mlp", "knn", "svm")
+    ]
+    assert duels[0].gain == pytest.approx(0.693 - 0.512)
+
+
+def test_a_score_has_the_direction_of_its_metric():
+    assert [score("detection", "map50").arrow, score("generative", "fid").arrow] == ["↑", "↓"]
+    assert score("generative", "fid_noise").arrow == ""
+    assert score("classification", "top3").label == "top-3"
+    assert score("of_tomorrow", "new_score") == score("classification", "new_score")
+
+
+def test_every_main_score_is_the_headline_of_a_metrics_table():
+    for kind in KINDS.values():
+        for name in (kind.main, *kind.others, *filter(None, [kind.foil])):
+            assert score(kind.task, name).description, name
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "n/a"),
+        (math.nan, "n/a"),
+        (-math.inf, "n/a"),
+        (0, "0"),
+        (1797, "1,797"),
+        (0.0, "0.000"),
+        (0.9995, "1.000"),
+        (0.00012, "1.2e-04"),
+        (-0.25, "-0.250"),
+        (61.44, "61.4"),
+        (12345.6, "12,346"),
+        ("word", "word"),
+        (True, "True"),
+    ],
+)
+def test_numbers_are_printed_as_a_reader_wants_them(value, text):
+    assert printed(value) == text
+
+
+def cells(line: str) -> list[str]:
+    return re.split(r"(?<!\\)\|", line)[1:-1]
+
+
+def test_the_summary_has_whole_tables_and_links_that_exist(job: Params):
+    text = summary.render(read_contents(job))
+    lines = text.splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    blocks: list[list[str]] = []
+    for before, line in pairwise(["", *lines]):
+        if line.startswith("|"):
+            if not before.startswith("|"):
+                blocks.append([])
+            blocks[-1].append(line)
+    assert len(blocks) == 7  # five kinds of work, the duels, the licences
+    assert all(len({len(cells(row)) for row in block}) == 1 for block in blocks)
+    assert any("**0.693**" in row for row in rows)
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert len(links) == 7  # predictions of three networks, samples of two generators, two visualisations
+    assert all((Path("reports") / link).is_file() for link in links)
+    assert "<script" not in text
+    assert "| fcos\\_scenes | detection/fcos | raw/openmoji\\_scenes | **0.458** | 0.271 | 0.280 | 0.440 |" in lines
+
+
+def test_pipes_and_backticks_do_not_leave_their_cell():
+    assert summary.text("a|b `c`\nd <i>") == "a\\|b \\`c\\` d &lt;i&gt;"
+
+
+@pytest.fixture
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium with chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield started
+    started.quit()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_browser_opens_it_from_disk_without_complaint(html, browser, tmp_path):
+    place = tmp_path / "index.html"
+    place.write_text(html, encoding="utf-8")
+    browser.set_window_size(1200, 900)
+    browser.get(place.as_uri())
+    assert browser.title == "Vision pipeline: report"
+    headings = [element.text for element in browser.find_elements("css selector", "h2")]
+    assert headings == [
+        "Overview",
+        "Features or pixels",
+        *(kind.title for kind in KINDS.values()),
+        "Datasets",
+        "Augmentations",
+        "Visualisations",
+    ]
+    broken = "return [...document.images].filter(i => !(i.complete && i.naturalWidth)).length"
+    assert browser.execute_script(broken) == 0
+    assert browser.get_log("browser") == []
+    asked = [
+        entry["message"] for entry in browser.get_log("performance") if "Network.requestWillBeSent" in entry["message"]
+    ]
+    assert all(re.search(r'"url":"(file|data):', message) for message in asked)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
