@@ -92,15 +92,8 @@ def reliability(path: Path, calibration: Calibration) -> None:
     with _figure(path, (5.2, 5.4)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
-        upper.bar(
-            left[filled],
-            calibration.accuracy[filled],
-            width,
-            align="edge",
-            color=BLUE,
-            edgecolor="white",
-            linewidth=1.5,
-        )
+        joined = {"align": "edge", "edgecolor": "white", "linewidth": 1.5}
+        upper.bar(left[filled], calibration.accuracy[filled], width, color=BLUE, **joined)
         for start, mean, accuracy in zip(
             left[filled], calibration.confidence[filled], calibration.accuracy[filled], strict=True
         ):

@@ -17,7 +17,7 @@ UNBOUNDED = {"log_loss", "fid", "kid", "kid_std", "fid_noise", "kid_noise", "fid
 def truth(task, rng):
     """The truth of NUM images, as `score` takes it."""
     if task == "classification":
-        return np.arange(NUM) % 6
+        return np.arange(NUM) % 12
     if task == "segmentation":
         return rng.integers(0, 4, (NUM, 8, 8))
     if task == "generative":
@@ -33,7 +33,7 @@ def truth(task, rng):
 def perfect(task, target, rng):
     """The best answers there can be."""
     if task == "classification":
-        return np.eye(6)[target]
+        return np.eye(12)[target]
     if task == "segmentation":
         return target.copy()
     if task == "generative":

@@ -1,0 +1,103 @@
+"""What is said of a run or a generator, one module per task: figures, protocol, a row per image, pictures.
+
+Each module has `judge(...) -> Verdict`; `stages/evaluate.py` reads the files before and writes them after.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import PipelineError
+from pipeline.structures import DatasetInfo
+
+
+@dataclass
+class Verdict:
+    """The outcome of an evaluation.
+
+    Attributes:
+        metrics: figures by name, None where undefined.
+        per_class: one dict per class, or empty.
+        protocol: the rules behind the figures, as pairs of a name and a value.
+        per_image: sufficient statistics, one row per image: two runs can be compared from these alone.
+        draw: writes pictures into a folder.
+    """
+
+    metrics: dict[str, float | None]
+    per_class: list[dict[str, Any]]
+    protocol: list[tuple[str, Any]]
+    per_image: pa.Table
+    draw: Callable[[Path], None]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of metrics.json, to six digits: the last ones of float64 differ between machines."""
+        rows = [{key: _rounded(value) for key, value in row.items()} for row in self.per_class]
+        figures = {name: _rounded(value) for name, value in self.metrics.items()}
+        content = {**figures, "protocol": [list(pair) for pair in self.protocol]}
+        return {**content, "per_class": rows} if rows else content
+
+
+@dataclass
+class Predictions:
+    """A run's raw outputs in the order of the truth's split.
+
+    Attributes:
+        file: where they were read, for messages.
+        fix: what to do about a fault in them.
+        table: of predictions.arrow.
+        info: of info.json beside it.
+    """
+
+    file: str
+    fix: str
+    table: pa.Table
+    info: dict[str, Any]
+
+    @property
+    def image_ids(self) -> list[str]:
+        """Of all rows."""
+        return self.table.column("image_id").to_pylist()
+
+    def column(self, name: str) -> list[Any]:
+        """The values of a column, lists as arrays of numbers."""
+        return self.table.column(name).to_pylist()
+
+    def fault(self, image_id: str, key: str, what: str) -> PipelineError:
+        """An error about one image."""
+        return PipelineError(f"{self.file}#{image_id} {key}: {what}; fix: {self.fix}")
+
+
+def digest(image_ids: Sequence[str]) -> str:
+    """Twelve digits that name a set of images in their order: equal digests were judged on the same images."""
+    return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()[:12]
+
+
+def class_colours(info: DatasetInfo) -> list[str]:
+    """One #rrggbb for each of `info.classes`, that of the semantic class which shows it where there is one."""
+    of_class = {c: colour for c, colour in zip(info.thing_of_semantic, info.colours, strict=False) if c >= 0}
+    own = of_class if info.semantic_classes else dict(enumerate(info.colours))
+    from pipeline.visualise import draw
+
+    spare = draw.palette(len(info.classes))
+    return [own.get(index, spare[index]) for index in range(len(info.classes))]
+
+
+def some_and_worst(badness: np.ndarray, num_random: int, num_worst: int) -> tuple[list[int], list[int]]:
+    """Indices of images to show: some drawn with a fixed seed, and the worst of the others, the worst first.
+
+    Args:
+        badness: [N], larger is worse; images at 0 are not bad.
+        num_random, num_worst: how many of each, as far as there are so many.
+    """
+    drawn = np.random.default_rng(0).permutation(len(badness))[:num_random].tolist()
+    order = [int(i) for i in np.argsort(-badness, kind="stable") if badness[i] > 0 and i not in set(drawn)]
+    return sorted(drawn), order[:num_worst]
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,0 +1,111 @@
+"""The verdict on a classifier's scores."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data.store import Split
+from pipeline.metrics import classification as metrics
+from pipeline.params import ClassificationEvaluation
+from pipeline.reporting import plots
+from pipeline.reporting.verdicts import Predictions, Verdict, some_and_worst
+from pipeline.visualise import draw
+
+COLUMNS, CELL = 8, 112
+
+
+def judge(predictions: Predictions, split: Split, evaluation: ClassificationEvaluation) -> Verdict:
+    """Judges class scores against the labels of a split.
+
+    Raises:
+        PipelineError: an image has another number of scores than classes, one that is not finite, or probabilities
+            that do not sum to 1.
+    """
+    labels = np.array(split.column("label"), np.int64)
+    probabilities = bool(predictions.info["probabilities"])
+    scores = _scores(predictions, len(split.info.classes), probabilities)
+    matrix = metrics.confusion(scores=scores, labels=labels)
+    ranks = metrics.rank_of_truth(scores=scores, labels=labels)
+    top_k = evaluation.top_k
+    columns = {
+        "image_id": predictions.image_ids,
+        "label": pa.array(labels, pa.int32()),
+        "predicted": pa.array(scores.argmax(1), pa.int32()),
+        "correct": ranks < 1,
+        f"correct_top{top_k}": ranks < top_k,
+    }
+    if probabilities:
+        columns["probability_of_truth"] = np.take_along_axis(scores, labels[:, None], 1)[:, 0]
+        columns["probability_of_predicted"] = scores.max(1, initial=0)
+        columns["log_loss"] = metrics.log_losses(scores=scores, labels=labels).astype(np.float32)
+
+    def draw_pictures(folder: Path) -> None:
+        plots.confusion_matrix(folder / "confusion.png", matrix, split.info.classes)
+        if probabilities:
+            calibration = metrics.calibration(scores=scores, labels=labels)
+            plots.reliability(folder / "calibration.png", calibration)
+        _draw_predictions(folder / "predictions.png", split, scores, labels, probabilities)
+
+    return Verdict(
+        metrics=metrics.metrics(scores=scores, labels=labels, probabilities=probabilities, top_k=top_k),
+        per_class=metrics.per_class(matrix, split.info.classes),
+        protocol=[
+            ("scores", "probabilities" if probabilities else "not probabilities: log_loss and ece are undefined"),
+            ("ties", "the class that is listed first wins"),
+            (f"top{top_k}", f"of {len(split.info.classes)} classes"),
+            ("balanced_accuracy", "mean recall over the classes with images"),
+            ("macro_f1", "mean over the classes with images or predictions"),
+            ("log_loss", f"natural logarithm, probabilities of at least {metrics.SMALLEST_PROBABILITY:.3g}"),
+            ("ece", f"{metrics.NUM_BINS} bins of equal width, of the highest probability"),
+        ],
+        per_image=pa.table(columns),
+        draw=draw_pictures,
+    )
+
+
+def _scores(predictions: Predictions, num_classes: int, probabilities: bool) -> np.ndarray:
+    """[N, K] float32, checked image by image."""
+    rows = predictions.column("scores")
+    for image_id, row in zip(predictions.image_ids, rows, strict=True):
+        if row is None or len(row) != num_classes:
+            what = f"{len(row or ())} numbers for {num_classes} classes"
+            raise predictions.fault(image_id, "scores", what)
+    scores = np.array(rows, np.float32).reshape(len(rows), num_classes)
+    for index in np.flatnonzero(~np.isfinite(scores).all(1))[:1]:
+        raise predictions.fault(predictions.image_ids[index], "scores", f"not finite ({scores[index].tolist()})")
+    wrong = (np.abs(scores.sum(1) - 1) > 1e-3) | (scores.min(1, initial=0) < 0)
+    for index in np.flatnonzero(wrong & probabilities)[:1]:
+        what = f"no probabilities, they sum to {scores[index].sum():.4g}"
+        raise predictions.fault(predictions.image_ids[index], "scores", what)
+    return scores
+
+
+def _draw_predictions(path: Path, split: Split, scores: np.ndarray, labels: np.ndarray, probabilities: bool) -> None:
+    """Images drawn at random, then the surest mistakes; green frames are right, orange ones wrong."""
+    predicted, names = scores.argmax(1), split.info.classes
+    sorted_scores = np.sort(scores, 1)
+    sureness = (
+        scores.max(1, initial=0) if probabilities else sorted_scores[:, -1] - sorted_scores[:, max(-2, -len(names))]
+    )
+    mistakes = np.where(predicted == labels, 0, sureness - sureness.min(initial=0) + 1)
+    drawn, worst = some_and_worst(mistakes, 2 * COLUMNS, 2 * COLUMNS)
+    images, captions = [], []
+    for index in drawn + worst:
+        share = f" {scores[index].max():.0%}" if probabilities else ""
+        right = predicted[index] == labels[index]
+        images.append(_framed(split.read(index).image, plots.GREEN if right else plots.ORANGE))
+        captions.append(names[predicted[index]] + share + ("" if right else f"\nis {names[labels[index]]}"))
+    draw.save(path, draw.grid(images, columns=COLUMNS, captions=captions, cell=CELL))
+
+
+def _framed(image: np.ndarray, colour: str) -> np.ndarray:
+    """The image, a small one grown by a whole factor, in a frame of a twentieth of its side."""
+    factor = max(1, (CELL - 12) // max(image.shape[:2]))
+    image = np.repeat(image.repeat(factor, 0).repeat(factor, 1), 3 // image.shape[2], axis=2)
+    width = max(3, max(image.shape[:2]) // 20)
+    height, length = image.shape[0] + 2 * width, image.shape[1] + 2 * width
+    framed = np.empty((height, length, 3), np.uint8)
+    framed[:] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    framed[width:-width, width:-width] = image
+    return framed

@@ -1,0 +1,178 @@
+"""The verdict on a detector's raw boxes, after suppression."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data.store import Split
+from pipeline.metrics import detection as metrics
+from pipeline.ops.nms import nms_per_class
+from pipeline.params import DetectionEvaluation
+from pipeline.reporting import plots
+from pipeline.reporting.verdicts import Predictions, Verdict, class_colours, some_and_worst
+from pipeline.structures import Objects, Prediction
+from pipeline.visualise import draw
+
+SHOWN_SCORE, SHOWN_IOU = 0.3, 0.5
+"""The score from which a box is drawn and counted image by image, and the IoU at which it is right."""
+NUM_RANDOM, NUM_WORST, CELL = 5, 3, 224
+
+
+def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluation) -> Verdict:
+    """Judges boxes against the objects of a split.
+
+    Raises:
+        PipelineError: an image's boxes, scores and labels differ in number, or one of them is impossible.
+    """
+    info = split.info
+    raw = _predictions(predictions, len(info.classes))
+    kept = [_suppressed(prediction, evaluation) for prediction in raw]
+    targets = [_objects(rows) for rows in split.column("objects")]
+    result = metrics.evaluate(predictions=kept, targets=targets, num_classes=len(info.classes))
+    per_class = metrics.per_class(result, info.classes)
+    shown = [_chosen(p, p.scores >= SHOWN_SCORE) for p in kept]
+    outcomes = [
+        metrics.outcome(prediction=p, target=t, iou_threshold=SHOWN_IOU) for p, t in zip(shown, targets, strict=True)
+    ]
+
+    def draw_pictures(folder: Path) -> None:
+        curves = metrics.precision_recall(result)
+        plots.precision_recall(folder / "pr_curves.png", curves, info.classes, [row["ap50"] for row in per_class])
+        plots.bars(
+            folder / "per_class.png", [row["ap"] for row in per_class], info.classes, label="AP at IoU .50 to .95"
+        )
+        _draw_predictions(folder / "predictions.png", split, shown, targets, outcomes)
+
+    return Verdict(
+        metrics=result.metrics,
+        per_class=per_class,
+        protocol=[
+            ("engine", "pycocotools, IoU .50 to .95 by .05, precision interpolated at 101 levels of recall"),
+            ("boxes", "xyxy in pixels of the original image, a pixel is one unit wide"),
+            ("score_threshold", evaluation.score_threshold),
+            ("suppression", f"greedy within each class, IoU above {evaluation.iou_threshold}"),
+            ("max_detections", f"{evaluation.max_detections} of an image, of these the best 100 of each class"),
+            ("area", "the annotation's: small below 32^2, medium to 96^2 pixels"),
+            ("mean", "over the classes with truth"),
+            ("per_image", f"right, wrong, missed at IoU {SHOWN_IOU} of boxes that score {SHOWN_SCORE} or more"),
+        ],
+        per_image=_per_image(predictions.image_ids, targets, shown, outcomes, result.matches),
+        draw=draw_pictures,
+    )
+
+
+def _predictions(predictions: Predictions, num_classes: int) -> list[Prediction]:
+    """One checked prediction per image."""
+    columns = (predictions.column(name) for name in ("boxes", "scores", "labels"))
+    checked = []
+    for image_id, boxes, scores, labels in zip(predictions.image_ids, *columns, strict=True):
+        numbers = {"boxes": len(boxes or ()), "scores": len(scores or ()), "labels": len(labels or ())}
+        if len(set(numbers.values())) > 1:
+            what = ", ".join(f"{number} {name}" for name, number in numbers.items())
+            raise predictions.fault(image_id, "boxes", f"of different number ({what})")
+        prediction = Prediction(
+            boxes=np.array(boxes or (), np.float32).reshape(-1, 4),
+            scores=np.array(scores or (), np.float32),
+            labels=np.array(labels or (), np.int64),
+        )
+        x1, y1, x2, y2 = prediction.boxes.T
+        faults = {
+            "boxes": ~np.isfinite(prediction.boxes).all(1) | (x2 < x1) | (y2 < y1),
+            "scores": ~np.isfinite(prediction.scores),
+            "labels": (prediction.labels < 0) | (prediction.labels >= num_classes),
+        }
+        for name, fault in faults.items():
+            for index in np.flatnonzero(fault)[:1]:
+                value = getattr(prediction, name)[index].tolist()
+                raise predictions.fault(image_id, f"{name}[{index}]", f"cannot be ({value})")
+        checked.append(prediction)
+    return checked
+
+
+def _suppressed(prediction: Prediction, evaluation: DetectionEvaluation) -> Prediction:
+    likely = _chosen(prediction, prediction.scores >= evaluation.score_threshold)
+    kept = nms_per_class(likely.boxes, likely.scores, likely.labels, evaluation.iou_threshold)
+    return _chosen(likely, kept[: evaluation.max_detections])
+
+
+def _chosen(prediction: Prediction, indices: np.ndarray) -> Prediction:
+    return Prediction(
+        boxes=prediction.boxes[indices], scores=prediction.scores[indices], labels=prediction.labels[indices]
+    )
+
+
+def _objects(rows: list[dict[str, Any]]) -> Objects:
+    """The boxes of a stored row; no image is decoded."""
+    return Objects(
+        boxes=np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4),
+        labels=np.array([row["label"] for row in rows], np.int64),
+        area=np.array([row["area"] for row in rows], np.float32),
+        iscrowd=np.array([row["iscrowd"] for row in rows], bool),
+    )
+
+
+def _per_image(
+    image_ids: list[str],
+    targets: list[Objects],
+    shown: list[Prediction],
+    outcomes: list[metrics.Outcome],
+    matches: list[metrics.Matches],
+) -> pa.Table:
+    """Counts to read, and the matches that `map` can be computed from again for any choice of images."""
+    near = [float(o.near[o.missed].max()) if o.missed.any() else None for o in outcomes]
+    return pa.table(
+        {
+            "image_id": image_ids,
+            "num_truths": pa.array([int((~target.iscrowd).sum()) for target in targets], pa.int32()),
+            "num_detections": pa.array([len(prediction.scores) for prediction in shown], pa.int32()),
+            "tp": pa.array([int(o.right.sum()) for o in outcomes], pa.int32()),
+            "fp": pa.array([int(o.wrong.sum()) for o in outcomes], pa.int32()),
+            "fn": pa.array([int(o.missed.sum()) for o in outcomes], pa.int32()),
+            "best_missed_iou": pa.array(near, pa.float32()),
+            "scores": pa.array([m.scores for m in matches], pa.list_(pa.float32())),
+            "labels": pa.array([m.labels for m in matches], pa.list_(pa.int32())),
+            "matched": pa.array([m.matched for m in matches], pa.list_(pa.int16())),
+            "ignored": pa.array([m.ignored for m in matches], pa.list_(pa.int16())),
+            "truth_labels": pa.array([m.truth_labels for m in matches], pa.list_(pa.int32())),
+        }
+    )
+
+
+def _draw_predictions(
+    path: Path,
+    split: Split,
+    shown: list[Prediction],
+    targets: list[Objects],
+    outcomes: list[metrics.Outcome],
+) -> None:
+    """Truth and prediction side by side: images drawn at random, then those with most mistakes."""
+    names, colours = split.info.classes, class_colours(split.info)
+    mistakes = np.array([o.wrong.sum() + o.missed.sum() for o in outcomes])
+    drawn, worst = some_and_worst(mistakes, NUM_RANDOM, NUM_WORST)
+    images, captions = [], []
+    for index in drawn + worst:
+        image, truth, found, of = split.read(index).image, targets[index], shown[index], outcomes[index]
+        scale = max(1, -(-CELL * 3 // 4 // max(image.shape[:2])))
+        for boxes, labels, texts in (
+            (truth.boxes, truth.labels, [names[label] for label in truth.labels]),
+            (
+                found.boxes,
+                found.labels,
+                [f"{names[k]} {s:.2f}" for k, s in zip(found.labels, found.scores, strict=True)],
+            ),
+        ):
+            order = range(len(boxes))[::-1]  # the best on top
+            images.append(
+                draw.boxes(
+                    image,
+                    boxes[order],
+                    captions=[texts[i] for i in order],
+                    colours=[colours[labels[i]] for i in order],
+                    scale=scale,
+                )
+            )
+        counts = f"{of.right.sum()} right, {of.wrong.sum()} wrong, {of.missed.sum()} missed"
+        captions += ["truth" + (", among the worst" if index in worst else ""), counts]
+    draw.save(path, draw.grid(images, columns=4, captions=captions, cell=CELL))

@@ -1,0 +1,103 @@
+"""The verdict on semantic label maps."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data.store import Split, decode_image
+from pipeline.metrics import segmentation as metrics
+from pipeline.params import SegmentationEvaluation
+from pipeline.reporting import plots
+from pipeline.reporting.verdicts import Predictions, Verdict, some_and_worst
+from pipeline.structures import IGNORE
+from pipeline.visualise import draw
+
+NUM_RANDOM, NUM_WORST, CELL = 5, 3, 160
+
+
+def judge(predictions: Predictions, split: Split, evaluation: SegmentationEvaluation) -> Verdict:
+    """Judges label maps against the semantic maps of a split.
+
+    Raises:
+        PipelineError: a map is unreadable, of another size than its image, or has a value that is no class.
+    """
+    names = split.info.semantic_classes
+    matrices = np.zeros((len(split), len(names), len(names) + 1), np.int64)
+    truths, maps = split.column("semantic"), predictions.column("label_map")
+    for index, image_id in enumerate(predictions.image_ids):
+        target = decode_image(truths[index], 1)[..., 0]
+        label_map = _label_map(predictions, image_id, maps[index], target.shape, len(names))
+        matrices[index] = metrics.confusion(label_map=label_map, target=target, num_classes=len(names))
+    intersections, unions = zip(*(metrics.overlaps(matrix) for matrix in matrices), strict=True)
+    ious = [metrics.mean_iou(matrix) for matrix in matrices]
+    pooled = matrices.sum(0)
+    per_class = metrics.per_class(pooled, names)
+
+    def draw_pictures(folder: Path) -> None:
+        colours = split.info.colours
+        plots.bars(
+            folder / "per_class.png",
+            [row["iou"] for row in per_class],
+            names,
+            label="intersection over union",
+            colours=colours,
+        )
+        left_out = bool(pooled[:, -1].any())
+        shown = pooled if left_out else pooled[:, :-1]
+        plots.confusion_matrix(folder / "confusion.png", shown, names, columns=[*names, "none"] if left_out else names)
+        badness = np.array([0 if iou is None else 1 - iou for iou in ious])
+        drawn, worst = some_and_worst(badness, NUM_RANDOM, NUM_WORST)
+        images, captions = [], []
+        for index in drawn + worst:
+            sample = split.read(index)
+            label_map = decode_image(maps[index], 1)[..., 0]
+            images.append(sample.image)
+            images += [
+                draw.label_map(sample.image, m, colours=colours, alpha=0.7) for m in (sample.semantic, label_map)
+            ]
+            captions += [
+                "among the worst" if index in worst else "drawn at random",
+                "truth",
+                f"prediction, mIoU {'n/a' if ious[index] is None else format(ious[index], '.2f')}",
+            ]
+        draw.save(folder / "predictions.png", draw.grid(images, columns=6, captions=captions, cell=CELL))
+
+    return Verdict(
+        metrics=metrics.metrics(pooled),
+        per_class=per_class,
+        protocol=[
+            ("pooling", "one confusion matrix over all images"),
+            ("miou", f"mean over the classes in truth or prediction, {sum(r['iou'] is not None for r in per_class)}"),
+            ("dice", "mean over the same classes"),
+            ("ignored pixels", f"truth {IGNORE} is not counted; a prediction of {IGNORE} elsewhere is wrong"),
+            ("miou_background_only", f"predicting {names[0]!r} everywhere"),
+        ],
+        per_image=pa.table(
+            {
+                "image_id": predictions.image_ids,
+                "num_pixels": matrices.sum((1, 2)),
+                "num_right": np.array([i.sum() for i in intersections]),
+                "miou": pa.array(ious, pa.float32()),
+                "intersections": pa.array([i.tolist() for i in intersections], pa.list_(pa.int64())),
+                "unions": pa.array([u.tolist() for u in unions], pa.list_(pa.int64())),
+            }
+        ),
+        draw=draw_pictures,
+    )
+
+
+def _label_map(
+    predictions: Predictions, image_id: str, data: bytes | None, shape: tuple[int, ...], num_classes: int
+) -> np.ndarray:
+    """One decoded and checked [H, W] map."""
+    try:
+        label_map = decode_image(data or b"", 1)[..., 0]
+    except OSError:
+        raise predictions.fault(image_id, "label_map", "not a readable PNG") from None
+    if label_map.shape != shape:
+        raise predictions.fault(image_id, "label_map", f"its size is {label_map.shape}, the image's {shape}")
+    unknown = label_map[(label_map >= num_classes) & (label_map != IGNORE)]
+    if len(unknown):
+        raise predictions.fault(image_id, "label_map", f"no class has the value {unknown[0]}, there are {num_classes}")
+    return label_map
