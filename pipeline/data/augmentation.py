@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -40,15 +41,18 @@ def compose(transforms: Sequence[Mapping[str, Any]], where: str, min_visibility:
     """
     import albumentations
 
-    return albumentations.Compose(
-        [_transform(dict(entry), f"{where}.{index}") for index, entry in enumerate(transforms)],
-        bbox_params=albumentations.BboxParams(
-            format="pascal_voc", label_fields=["box_indices"], min_visibility=min_visibility, clip=True
-        ),
-        keypoint_params=albumentations.KeypointParams(
-            format="xy", label_fields=["point_indices"], remove_invisible=False
-        ),
-    )
+    with warnings.catch_warnings():
+        # said of a policy that moves nothing, whose boxes and keypoints rightly stay as they are
+        warnings.filterwarnings("ignore", "Got processor for", UserWarning)
+        return albumentations.Compose(
+            [_transform(dict(entry), f"{where}.{index}") for index, entry in enumerate(transforms)],
+            bbox_params=albumentations.BboxParams(
+                format="pascal_voc", label_fields=["box_indices"], min_visibility=min_visibility, clip=True
+            ),
+            keypoint_params=albumentations.KeypointParams(
+                format="xy", label_fields=["point_indices"], remove_invisible=False
+            ),
+        )
 
 
 def _transform(arguments: dict[str, Any], where: str) -> BasicTransform:
@@ -71,7 +75,8 @@ def _transform(arguments: dict[str, Any], where: str) -> BasicTransform:
     try:
         return choices[name](**{key: _tuples(value) for key, value in arguments.items()})
     except (ValueError, TypeError) as error:
-        raise ParamsError(f"params.yaml {where}: {name} refuses its arguments: {_first_fault(error)}") from None
+        fault = _first_fault(error.__cause__ or error)
+        raise ParamsError(f"params.yaml {where}: {name} refuses its arguments: {fault}") from None
 
 
 def _nearest(name: str, choices: Mapping[str, Any]) -> str:
@@ -80,7 +85,7 @@ def _nearest(name: str, choices: Mapping[str, Any]) -> str:
     return answer.strip() or f"choices: {rest}"
 
 
-def _first_fault(error: Exception) -> str:
+def _first_fault(error: BaseException) -> str:
     """One line of an error that may be pydantic's."""
     faults = error.errors() if hasattr(error, "errors") else None
     if not faults:
@@ -160,7 +165,8 @@ def augmented(
         else:
             boxes, kept = np.zeros((len(sample.objects), 4), np.float32), np.zeros(len(sample.objects), bool)
             indices = np.asarray(result["box_indices"], int)
-            boxes[indices] = np.asarray(result["bboxes"]).reshape(-1, 4)
+            # albumentations keeps boxes as shares of the image; the way back leaves noise
+            boxes[indices] = np.round(np.asarray(result["bboxes"]).reshape(-1, 4), 3)
             kept[indices] = True
             areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         objects = Objects(

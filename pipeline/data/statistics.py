@@ -3,62 +3,82 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.data.store import Split, Store
+from pipeline.data.store import Split, Store, decode_image
+
+QUARTILES = {"smallest": 0.0, "first quartile": 0.25, "median": 0.5, "third quartile": 0.75, "largest": 1.0}
 
 
 def statistics(store: Store) -> dict[str, Any]:
     """The numbers of all splits; kinds of truth that a store lacks are left out.
 
     Returns:
-        Name, tasks, licence, attribution, source, checksum, classes, channel mean and std (of 0..1), and under
-        `splits` for each split: images, image height and width (least and most), images_per_class, objects,
-        objects_per_class, objects_per_image (how many images have so many), object_side (quartiles of the root of the
-        area, in pixels), groups.
+        Facts: licence, attribution, source, checksum, tasks, channels, mean and std of the channels (0..1), image_size
+        (height and width, or least and most of each). By split: counts, groups, objects. By class and split:
+        images_per_class, objects_per_class, semantic_share (of the scored pixels, 0..1). By number and split:
+        objects_per_image (images with so many objects). By quartile and split: object_side (root of the area, pixels).
     """
     info = store.info
-    return {
-        "name": info.name,
-        "tasks": info.tasks,
+    splits = {name: store.split(name) for name in info.counts}
+    columns = next(iter(splits.values())).table.column_names
+    result: dict[str, Any] = {
         "licence": info.licence,
         "attribution": info.attribution,
         "source": info.source,
         "checksum": info.checksum,
-        "classes": info.classes,
-        "semantic_classes": info.semantic_classes,
-        "keypoints": info.keypoints,
+        "tasks": info.tasks,
         "channels": info.channels,
         "mean": info.mean,
         "std": info.std,
-        "splits": {name: _of_split(store.split(name), info.classes) for name in info.counts},
+        "image_size": info.image_size or [_range(splits.values(), side) for side in ("height", "width")],
+        "counts": {name: len(split) for name, split in splits.items()},
     }
-
-
-def _of_split(split: Split, classes: list[str]) -> dict[str, Any]:
-    result: dict[str, Any] = {"images": len(split)}
-    for side in ("height", "width"):
-        least, most = pc.min_max(split.table.column(side)).values()
-        result[side] = [least.as_py(), most.as_py()]
-    columns = split.table.column_names
-    if "label" in columns:
-        result["images_per_class"] = _per_class(split.column("label"), classes)
+    if info.keypoints:
+        result["keypoints"] = info.keypoints
     if "group" in columns:
-        result["groups"] = len(set(split.column("group")))
+        result["groups"] = {name: len(set(split.column("group"))) for name, split in splits.items()}
+    if "label" in columns:
+        labels = {name: Counter(split.column("label")) for name, split in splits.items()}
+        result["images_per_class"] = _rows(enumerate(info.classes), labels)
     if "objects" in columns:
-        objects = split.column("objects")
-        result["objects"] = sum(map(len, objects))
-        result["objects_per_class"] = _per_class([o["label"] for row in objects for o in row], classes)
-        result["objects_per_image"] = {str(n): count for n, count in sorted(Counter(map(len, objects)).items())}
-        sides = np.sqrt([o["area"] for row in objects for o in row])
-        if len(sides):
-            result["object_side"] = [round(float(v), 2) for v in np.quantile(sides, [0, 0.25, 0.5, 0.75, 1])]
+        objects = {name: split.column("objects") for name, split in splits.items()}
+        result["objects"] = {name: sum(map(len, rows)) for name, rows in objects.items()}
+        labels = {name: Counter(o["label"] for row in rows for o in row) for name, rows in objects.items()}
+        result["objects_per_class"] = _rows(enumerate(info.classes), labels)
+        numbers = {name: Counter(map(len, rows)) for name, rows in objects.items()}
+        occurring = sorted(set().union(*numbers.values()))
+        result["objects_per_image"] = _rows(((number, str(number)) for number in occurring), numbers)
+        sides = {name: np.sqrt([o["area"] for row in rows for o in row]) for name, rows in objects.items()}
+        result["object_side"] = {
+            title: {
+                name: round(float(np.quantile(side, share)), 1) if len(side) else None for name, side in sides.items()
+            }
+            for title, share in QUARTILES.items()
+        }
+    if "semantic" in columns:
+        shares = {name: _semantic_shares(split, len(info.semantic_classes)) for name, split in splits.items()}
+        result["semantic_share"] = _rows(enumerate(info.semantic_classes), shares)
     return result
 
 
-def _per_class(labels: list[int], classes: list[str]) -> dict[str, int]:
-    counts = Counter(labels)
-    return {name: counts[label] for label, name in enumerate(classes)}
+def _rows(keys: Iterable[tuple[int, str]], by_split: Mapping[str, Mapping[int, Any]]) -> dict[str, dict[str, Any]]:
+    """For each key's title the value of each split."""
+    return {title: {name: values[key] for name, values in by_split.items()} for key, title in keys}
+
+
+def _range(splits: Iterable[Split], side: str) -> str:
+    bounds = [pc.min_max(split.table.column(side)).as_py() for split in splits]
+    return f"{min(b['min'] for b in bounds)} to {max(b['max'] for b in bounds)}"
+
+
+def _semantic_shares(split: Split, num_classes: int) -> dict[int, float]:
+    counts = np.zeros(256, np.int64)
+    for data in split.column("semantic"):
+        counts += np.bincount(decode_image(data, 1).ravel(), minlength=256)
+    scored = max(1, counts[:num_classes].sum())
+    return {value: round(float(counts[value] / scored), 4) for value in range(num_classes)}

@@ -1,0 +1,115 @@
+import json
+import types
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline import params as schema
+from pipeline.data.store import Store
+from pipeline.errors import ParamsError
+from pipeline.stages import augment, download
+
+KINDS = {"boxes", "masks", "semantic", "panoptic", "keypoints", "captions"}
+
+
+def job(options, transforms=({"name": "HorizontalFlip", "p": 1.0},), copies=2, source="openmoji_scenes"):
+    """What these two stages read of params.yaml."""
+    return types.SimpleNamespace(
+        defaults=types.SimpleNamespace(seed=0),
+        datasets={"toy": schema.Dataset(source=source, options=options)},
+        augmentations={
+            "toy_moved": schema.Augmentation(
+                inputs="raw/toy", copies=copies, min_visibility=0.3, transforms=list(transforms)
+            )
+        },
+    )
+
+
+SCENES = {"image_size": 64, "num_train": 4, "num_val": 1, "num_test": 2}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def all_bytes(*folders):
+    return {
+        str(path): path.read_bytes() for folder in folders for path in sorted(Path(folder).rglob("*")) if path.is_file()
+    }
+
+
+def test_download_writes_store_statistics_and_a_picture_of_each_kind(project):
+    download.run(job(SCENES), "toy")
+    assert Store(Path("data/raw/toy")).info.counts == {"train": 4, "val": 1, "test": 2}
+    numbers = json.loads(Path("reports/data/toy/statistics.json").read_text())
+    assert numbers["counts"] == {"train": 4, "val": 1, "test": 2}
+    assert "CC BY-SA 4.0" in numbers["attribution"]
+    pictures = {path.stem: path for path in Path("reports/data/toy/pictures").iterdir()}
+    assert set(pictures) == KINDS
+    for path in pictures.values():
+        assert path.stat().st_size < 200_000
+        with Image.open(path) as picture:
+            assert picture.info == {}
+
+
+def test_download_and_augment_write_the_same_bytes_each_time(project):
+    written = []
+    for _ in range(2):
+        download.run(job(SCENES), "toy")
+        augment.run(job(SCENES), "toy_moved")
+        written.append(all_bytes("data", "reports"))
+    assert written[0] == written[1]
+    assert not [name for name in written[0] if Path(name).name.startswith(".")]
+
+
+def test_unknown_option_is_named_with_its_nearest_and_nothing_is_written(project):
+    with pytest.raises(ParamsError, match=r"datasets\.toy\.options\.image_siz.*did you mean 'image_size'"):
+        download.run(job({"image_siz": 64}), "toy")
+    assert not Path("data").exists()
+
+
+@pytest.mark.parametrize("options", [{"num_train": 0}, {"image_size": "64"}, {"max_objects": 2.5}])
+def test_impossible_option_is_refused(project, options):
+    with pytest.raises(ParamsError, match=rf"datasets\.toy\.options\.{next(iter(options))}"):
+        download.run(job(options), "toy")
+
+
+def test_augmented_store_has_originals_then_copies_and_other_splits_untouched(project):
+    download.run(job(SCENES), "toy")
+    augment.run(job(SCENES), "toy_moved")
+    raw, moved = Store(Path("data/raw/toy")), Store(Path("data/augmented/toy_moved"))
+    assert moved.info.counts == {"train": 12, "val": 1, "test": 2}
+    ids = moved.split("train").column("image_id")
+    assert ids[:4] == raw.split("train").column("image_id")
+    assert ids[4:8] == ["train_00000~1", "train_00000~2", "train_00001~1", "train_00001~2"]
+    for name, num in (("train", 4), ("val", 1), ("test", 2)):
+        rows = [raw.split(name).row(i) for i in range(num)]
+        assert [moved.split(name).row(i) for i in range(num)] == rows
+    original, copy = moved.split("train").read(0, masks=True), moved.split("train").read(4, masks=True)
+    assert (copy.objects.masks == original.objects.masks[:, :, ::-1]).all()
+    assert copy.captions is None
+    assert {path.name for path in Path("reports/data/toy_moved").rglob("*.*")} == {"statistics.json", "preview.png"}
+
+
+def test_policy_with_a_fault_is_refused_before_any_work(project):
+    with pytest.raises(
+        ParamsError, match=r"augmentations\.toy_moved\.transforms\.0\.name: no such transform \('Flipp'\)"
+    ):
+        augment.run(job(SCENES, transforms=[{"name": "Flipp"}]), "toy_moved")
+    assert not Path("data").exists()
+
+
+def test_classification_data_shows_its_classes(project):
+    params = job({"image_size": 16}, source="openmoji_icons", copies=1)
+    download.run(params, "toy")
+    augment.run(params, "toy_moved")
+    assert [path.name for path in Path("reports/data/toy/pictures").iterdir()] == ["labels.png"]
+    numbers = json.loads(Path("reports/data/toy_moved/statistics.json").read_text())
+    before = json.loads(Path("reports/data/toy/statistics.json").read_text())
+    for name, counts in numbers["images_per_class"].items():
+        assert counts["train"] == 2 * before["images_per_class"][name]["train"]
+        assert counts["test"] == before["images_per_class"][name]["test"]
+    assert numbers["groups"] == before["groups"]
