@@ -17,10 +17,10 @@ repro: $(STAMP) ## run the main job: raw images to reports/index.html, only what
 	$(WITH_VENV) dvc repro
 
 test: $(STAMP) ## run the fast tests
-	$(PYTEST) -n 2 -m "not slow and not gpu"
+	$(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-all: $(STAMP) ## run every test that this machine can
-	$(PYTEST) -n 2
+	$(PYTEST) -n 2 --dist loadfile
 
 lint: $(STAMP) ## check format, lint and types
 	$(BIN)/ruff format --check --quiet .

@@ -1,0 +1,404 @@
+"""The rules of the project's architecture, held against its files."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.cli import COMMANDS
+from pipeline.params import GENERATIVE, TASKS, methods, task_of
+
+PROJECT = Path(__file__).parent.parent
+DVC_YAML = YAML(typ="safe").load(PROJECT / "dvc.yaml")
+PARAMS = YAML(typ="safe").load(PROJECT / "params.yaml")
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+MODULES = sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "pipeline").rglob("*.py"))
+
+# From left to right; a file imports from its own layer and from those before it.
+LAYERS = (
+    ("errors", "paths", "document", "params", "structures", "progress", "ops"),
+    ("data",),
+    ("models",),
+    ("training",),
+    ("metrics",),
+    ("visualise",),
+    ("reporting", "tracking"),
+    ("stages",),
+    ("launch",),
+    ("cli",),
+    ("__main__",),
+)
+
+# What a stage imports and yet need not depend on, for it can change no byte of an output.
+NO_INFLUENCE = {
+    "pipeline/errors.py": "words of messages",
+    "pipeline/progress.py": "bars on standard error",
+}
+
+
+def layer(module: str) -> int:
+    top = PurePosixPath(module).parts[1].removesuffix(".py")
+    return next(i for i, tops in enumerate(LAYERS) if top in tops)
+
+
+@cache
+def imports(module: str, runtime_only: bool = False) -> frozenset[str]:
+    """The files of the package that a file imports, inside functions too; what a package holds counts, not its name."""
+    tree = ast.parse((PROJECT / module).read_text(encoding="utf-8"))
+    found = set()
+    for node in walk(tree, runtime_only):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                path = "/".join(parts[:end])
+                for file in (f"{path}.py", f"{path}/__init__.py"):
+                    if parts[0] == "pipeline" and (PROJECT / file).is_file() and not is_empty(file):
+                        found.add(file)
+    return frozenset(found - {module})
+
+
+def walk(tree: ast.AST, runtime_only: bool) -> Iterator[ast.AST]:
+    """All nodes, or all but those under `if TYPE_CHECKING:`."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        for_types = isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")
+        if not (runtime_only and for_types):
+            yield from walk(child, runtime_only)
+
+
+def is_empty(file: str) -> bool:
+    """Whether a file holds nothing but a docstring and the version."""
+    body = ast.parse((PROJECT / file).read_text(encoding="utf-8")).body
+    return all(
+        (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__")
+        for node in body
+    )
+
+
+def closure(*roots: str, item: Any) -> set[str]:
+    """The files that run when `roots` do for an entry of params.yaml, and the files of data that those name."""
+    pending, seen = [root for root in roots if (PROJECT / root).is_file()], set()
+    while pending:
+        module = pending.pop()
+        if module not in seen:
+            seen.add(module)
+            pending.extend(imports(module, runtime_only=True))
+            pending.extend(found_by_name(module, item))
+    return seen | {file for module in seen for file in data_files(module)}
+
+
+def prefixes(module: str) -> list[str]:
+    """What stands before the name in a file's calls of `import_module`, such as `pipeline.models.`."""
+    return re.findall(r"import_module\(\s*f?\"([^{\"]*)", (PROJECT / module).read_text(encoding="utf-8"))
+
+
+def found_by_name(module: str, item: Any) -> list[str]:
+    """The plug-ins that a file finds for an entry; a visualisation reaches a model through its checkpoint alone."""
+    entry = item if isinstance(item, dict) else {}
+    tasks = [task_of(entry["model"])] if "model" in entry else [*TASKS, GENERATIVE]
+    names = {
+        "pipeline.stages.": [],  # the root
+        "pipeline.data.datasets.": [entry.get("source")],
+        "pipeline.models.": [entry.get("model")],
+        "pipeline.visualise.": [entry.get("module")],
+        "pipeline.metrics.": tasks,
+        "pipeline.reporting.verdicts.": tasks,
+    }
+    found = []
+    for prefix in prefixes(module):
+        assert prefix in names, f"{module} imports {prefix}* by name, which this test does not know"
+        found += [f"{prefix.replace('.', '/')}{name}.py" for name in names[prefix] if name]
+    return found
+
+
+def data_files(module: str) -> list[str]:
+    """The files beside a module that its text names."""
+    text = (PROJECT / module).read_text(encoding="utf-8")
+    beside = [path for path in (PROJECT / module).parent.iterdir() if path.suffix in (".csv", ".css", ".j2", ".js")]
+    return [str(path.relative_to(PROJECT)) for path in beside if f'"{path.name}"' in text]
+
+
+def needed(address: str, verb: str) -> set[str]:
+    """The code that a stage runs."""
+    group, _, name = address.partition("@")
+    mapping = DVC_YAML["stages"][group].get("foreach", "").strip("${}")
+    item = PARAMS[mapping][name] if mapping else None
+    return closure(f"pipeline/stages/{verb}.py", "pipeline/launch.py", item=item)
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, Any]:
+    """Every stage by its name, as DVC itself reads dvc.yaml and params.yaml."""
+    from dvc.repo import Repo
+
+    with Repo(str(PROJECT)) as repo:
+        return {stage.addressing: stage for stage in repo.index.stages}
+
+
+def dependencies(stage: Any) -> set[str]:
+    return {dep.def_path for dep in stage.deps if not dep.def_path.endswith(".yaml")}
+
+
+def verb_of(command: str) -> str:
+    return command.removeprefix("python -m pipeline ").split()[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module: str) -> None:
+    if module == "pipeline/__init__.py":
+        return
+    for imported in imports(module):
+        assert layer(imported) <= layer(module), f"{module} imports {imported}, which stands to its right"
+        if layer(imported) == layer(module) == layer("pipeline/stages/train.py"):
+            pytest.fail(f"{module} imports {imported}: stages meet in files")
+        if layer(module) == layer("pipeline/metrics/x.py"):
+            assert not imported.startswith(("pipeline/models", "pipeline/training")), f"{module} sees a model"
+
+
+def test_imports_make_no_circle() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for imported in imports(module, runtime_only=True):
+                visit(imported, (*path, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+def test_only_tracking_imports_mlflow() -> None:
+    for module in MODULES:
+        names = re.findall(r"^\s*(?:import|from) (mlflow)\b", (PROJECT / module).read_text(encoding="utf-8"), re.M)
+        assert not names or module == "pipeline/tracking.py"
+
+
+def test_files_are_named_after_what_they_hold() -> None:
+    for module in MODULES:
+        assert not re.search(r"(utils?|helpers?|commons?|misc|managers?)(/|\.py|_)", module), module
+
+
+def test_graph_command_line_and_stage_files_agree() -> None:
+    verbs = {verb_of(group.get("do", group)["cmd"]) for group in DVC_YAML["stages"].values()}
+    files = {Path(m).stem for m in MODULES if m.startswith("pipeline/stages/") and not m.endswith("__init__.py")}
+    assert verbs == set(COMMANDS) == files
+
+
+def test_each_group_stands_under_its_verb_and_names_its_entry() -> None:
+    for name, group in DVC_YAML["stages"].items():
+        words = group.get("do", group)["cmd"].split()
+        assert words[:3] == ["python", "-m", "pipeline"]
+        assert name in (words[3], f"{words[3]}_generator")
+        if "foreach" in group:
+            assert words[4:] == ["${key}"]
+            assert group["foreach"].strip("${}") in COMMANDS[words[3]].sections
+        else:
+            assert words[4:] == []
+            assert COMMANDS[words[3]].sections == ()
+
+
+def test_each_stage_depends_on_the_code_that_it_runs(stages: dict[str, Any]) -> None:
+    """What is missing is printed as the lines to add, group by group."""
+    missing: dict[str, set[str]] = defaultdict(set)
+    for address, stage in stages.items():
+        have = dependencies(stage)
+        for file in needed(address, verb_of(stage.cmd)) - set(NO_INFLUENCE):
+            if not any(file == dep or file.startswith(f"{dep}/") for dep in have):
+                missing[address.partition("@")[0]].add(file)
+    lines = [f"{group}:\n" + "\n".join(f"        - {file}" for file in sorted(missing[group])) for group in missing]
+    assert not missing, "dvc.yaml lacks these deps:\n" + "\n".join(lines)
+
+
+def test_no_stage_depends_on_code_that_it_does_not_run(stages: dict[str, Any]) -> None:
+    for address, stage in stages.items():
+        runs = needed(address, verb_of(stage.cmd))
+        for dep in dependencies(stage):
+            of_a_task = dep.startswith(("pipeline/metrics/", "pipeline/reporting/verdicts/"))  # no entry names its task
+            if dep.startswith("pipeline") and (PROJECT / dep).is_file() and not of_a_task:
+                assert dep in runs, f"{address} depends on {dep}, which it never imports"
+
+
+def test_every_code_dependency_is_there(stages: dict[str, Any]) -> None:
+    for address, stage in stages.items():
+        for dep in dependencies(stage):
+            assert not dep.startswith("pipeline") or (PROJECT / dep).exists(), f"{address}: no {dep}"
+
+
+def test_no_stage_depends_on_a_folder_of_plug_ins(stages: dict[str, Any]) -> None:
+    holders = [f"pipeline/{path}" for path in ("data/datasets", "models/detection", "visualise", "stages")]
+    for address, stage in stages.items():
+        for dep in dependencies(stage):
+            inside = [folder for folder in holders if folder == dep or folder.startswith(f"{dep}/")]
+            assert not inside, f"{address} depends on {dep}: one new plug-in would make it stale"
+            assert not re.fullmatch(r"pipeline/models/\w+", dep), f"{address} depends on {dep}"
+
+
+def test_plug_ins_are_found_by_name_alone() -> None:
+    by_method = {f"pipeline/visualise/{module}.py" for module in methods()}
+    for module in MODULES:
+        for imported in imports(module):
+            folder = str(PurePosixPath(imported).parent)
+            is_model = re.fullmatch(r"pipeline/models/\w+", folder) and not imported.endswith("__init__.py")
+            is_plug_in = is_model or folder == "pipeline/data/datasets" or imported in by_method
+            near = folder == str(PurePosixPath(module).parent)  # one plug-in may build on its neighbour
+            assert not is_plug_in or near, f"{module} imports {imported}; fix: importlib on the name"
+
+
+def test_each_command_stands_in_the_readme() -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    for verb, command in COMMANDS.items():
+        assert f"`python -m pipeline {verb}{' NAME' if command.sections else ''}`" in readme
+        assert command.help
+
+
+def test_each_package_folder_and_file_is_shipped() -> None:
+    globs = PYPROJECT["tool"]["setuptools"]["package-data"]["pipeline"]
+    for path in (PROJECT / "pipeline").rglob("*"):
+        if "__pycache__" in path.parts:
+            continue
+        if path.is_dir():
+            assert (path / "__init__.py").is_file(), f"{path}: setuptools would leave it out"
+        elif path.suffix != ".py":
+            inner = path.relative_to(PROJECT / "pipeline")
+            assert any(inner.match(glob.removeprefix("**/")) for glob in globs), f"{inner}: not in package-data"
+    assert (PROJECT / "pipeline/py.typed").is_file()
+
+
+def test_each_dependency_says_what_it_is_for() -> None:
+    text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["dev"]
+    for dependency in wanted:
+        assert re.search(rf'^ +"{re.escape(dependency)}", +# \w.{{8,}}$', text, re.M), dependency
+
+
+def test_the_lock_pins_with_hashes_and_names_no_index() -> None:
+    text = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|file:|index-url|find-links|trusted-host", text)
+    blocks = re.split(r"^(?=[a-z0-9])", text, flags=re.M)[1:]
+    for block in blocks:
+        assert re.match(r"[a-z0-9._-]+==[^ ]+( ;[^\\]+)? \\\n +--hash=sha256:[0-9a-f]{64}", block), block.splitlines()[
+            0
+        ]
+    locked = {block.partition("==")[0] for block in blocks}
+    for dependency in PYPROJECT["project"]["dependencies"]:
+        assert re.split("[=>]", dependency, maxsplit=1)[0].replace(".", "-") in locked
+
+
+STUB = """\
+# Writes the outputs before `--`, their content a digest of params.yaml and of the dependencies after it.
+outs=""
+while [ "$1" != -- ]; do outs="$outs $1"; shift; done
+shift
+digest=$(find "$@" -type f | sort | xargs cat params.yaml | cksum)
+for out in $outs; do
+    case "${out##*/}" in
+        *.*) mkdir -p "${out%/*}"; echo "$digest" > "$out" ;;
+        *) mkdir -p "$out"; echo "$digest" > "$out/file.txt" ;;
+    esac
+done
+"""
+
+Repro = Callable[[], set[str]]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Repro]:
+    """A repository with the real graph over a toy params file, its commands stubs; run once, and a way to run again."""
+    folder = tmp_path_factory.mktemp("toy")
+    shutil.copytree(PROJECT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (".dvcignore", ".gitignore"):
+        shutil.copy(PROJECT / name, folder)
+    shutil.copy(PROJECT / "tests/toy_params.yaml", folder / "params.yaml")
+    (folder / "stub.sh").write_text(STUB, encoding="utf-8")
+    graph = YAML(typ="safe").load(PROJECT / "dvc.yaml")
+    for group in graph["stages"].values():
+        body = group.get("do", group)
+        listed = [out for key in ("outs", "metrics", "plots") for out in body.get(key, [])]
+        outs = [next(iter(out)) if isinstance(out, dict) else out for out in listed]
+        body["cmd"] = " ".join(["sh stub.sh", *outs, "--", *body["deps"]])
+    YAML(typ="safe").dump(graph, folder / "dvc.yaml")
+
+    def call(*arguments: str) -> str:
+        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def repro() -> set[str]:
+        return set(re.findall(r"Running stage '(.+)'", call(sys.executable, "-m", "dvc", "repro")))
+
+    call("git", "init", "--quiet")
+    call(sys.executable, "-m", "dvc", "init", "--quiet")
+    shutil.copy(PROJECT / ".dvc/config", folder / ".dvc/config")
+    assert "train@resnet" in repro()
+    return folder, repro
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    path = folder / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_second_repro_and_one_after_a_comment_run_nothing(toy: tuple[Path, Repro]) -> None:
+    folder, repro = toy
+    assert repro() == set()
+    edit(folder, "# of non-maximum suppression", "# of suppression, within a class")
+    assert repro() == set()
+
+
+def test_another_learning_rate_runs_that_runs_stages_and_the_report(toy: tuple[Path, Repro]) -> None:
+    folder, repro = toy
+    edit(folder, "      lr: 0.002", "      lr: 0.003")
+    assert repro() == {"train@fcos", "predict@fcos", "evaluate@fcos", "report", "track"}
+
+
+def test_another_learning_rate_of_a_run_that_is_visualised_redraws_it(toy: tuple[Path, Repro]) -> None:
+    folder, repro = toy
+    edit(folder, "      epochs: 8", "      epochs: 8\n      lr: 0.003")
+    assert repro() == {"train@resnet", "predict@resnet", "evaluate@resnet", "visualise@gradcam", "report", "track"}
+
+
+def test_another_suppression_threshold_only_scores_anew(toy: tuple[Path, Repro]) -> None:
+    folder, repro = toy
+    edit(folder, "iou_threshold: 0.6", "iou_threshold: 0.5")
+    assert repro() == {"evaluate@fcos", "report", "track"}
+
+
+def test_another_number_of_samples_leaves_the_generator_trained(toy: tuple[Path, Repro]) -> None:
+    folder, repro = toy
+    edit(folder, "num_samples: 512", "num_samples: 256")
+    assert repro() == {"sample@vae", "evaluate_generator@vae", "report", "track"}
+
+
+def test_a_new_model_file_makes_nothing_stale(toy: tuple[Path, Repro]) -> None:
+    folder, repro = toy
+    for new in ("models/detection/other.py", "data/datasets/other.py", "visualise/other.py"):
+        (folder / "pipeline" / new).write_text('"""Another."""\n', encoding="utf-8")
+    assert repro() == set()
+
+
+def test_a_changed_model_file_makes_only_its_own_runs_stale(toy: tuple[Path, Repro]) -> None:
+    folder, repro = toy
+    with (folder / "pipeline/models/generative/vae.py").open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert repro() == {"train_generator@vae", "sample@vae", "evaluate_generator@vae", "report", "track"}
