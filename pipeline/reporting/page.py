@@ -79,11 +79,11 @@ def best(members: list[Trained], kind: Kind) -> set[str]:
     higher_is_better = score(kind.task, kind.main).higher_is_better
     winners = set()
     for dataset in {one.dataset for one in members}:
-        rivals = [one for one in members if one.dataset == dataset and one.scores.get(kind.main) is not None]
-        if len(rivals) > 1 and higher_is_better is not None:
-            values = [one.scores[kind.main] for one in rivals]
-            top = max(values) if higher_is_better else min(values)
-            winners |= {one.name for one in rivals if one.scores[kind.main] == top}
+        values = {one.name: one.scores.get(kind.main) for one in members if one.dataset == dataset}
+        defined = {name: value for name, value in values.items() if value is not None}
+        if len(defined) > 1 and higher_is_better is not None:
+            top = max(defined.values()) if higher_is_better else min(defined.values())
+            winners |= {name for name, value in defined.items() if value == top}
     return winners
 
 
@@ -139,11 +139,6 @@ def statistics(report: DataReport) -> dict[str, Any]:
         if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
             columns = list(dict.fromkeys(name for inner in value.values() for name in inner))
             rows = {row: [inner.get(name) for name in columns] for row, inner in value.items()}
-            if len(columns) > len(rows):
-                rows, columns = (
-                    {name: [inner.get(name) for inner in value.values()] for name in columns},
-                    list(value),
-                )
             matrices.append({"title": title, "columns": columns, "rows": rows})
         elif isinstance(value, dict):
             tables.append({"title": title, "rows": value})

@@ -108,7 +108,7 @@ KINDS = {
     "classification": Kind(
         "classification",
         "Classification networks",
-        "Networks trained from nothing on augmented images.",
+        "One class for a whole image, by networks trained end to end.",
         "top1",
         ("top5", "balanced_accuracy", "macro_f1"),
     ),

@@ -152,7 +152,8 @@ def read_ledger() -> dict[tuple[str, str | None], dict[str, Any]]:
 
 
 def _read_lock() -> dict[str, dict[str, Any]]:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         content = YAML(typ="safe").load(paths.LOCK.read_text(encoding="utf-8"))
