@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 HERE = Path(__file__).parent
-WIDE = 1.9  # width over height from which a picture takes the full width of its card
+WIDE = 1.5  # width over height from which a picture takes the full width of its card
 FACTS_FIRST = ("licence", "attribution", "source", "checksum")
+ORDER = ("train", "val", "test", "smallest", "first quartile", "median", "third quartile", "largest")
 
 
 def render(contents: Contents) -> str:
@@ -94,7 +95,7 @@ def score_names(one: Trained) -> list[str]:
 
 
 def charts(one: Trained) -> list[Any]:
-    """The training curves: losses, then what was measured on the validation split."""
+    """The training curves: losses, then scores."""
     from markupsafe import Markup
 
     epochs = one.training.get("epoch", [])
@@ -109,7 +110,7 @@ def charts(one: Trained) -> list[Any]:
     scores = {name: points for name, points in columns.items() if name not in losses}
     drawn = (
         line_chart(f"Loss of {one.name} by epoch", losses, heading="loss"),
-        line_chart(f"Validation scores of {one.name} by epoch", scores, heading="validation"),
+        line_chart(f"Scores of {one.name} by epoch", scores, heading="scores"),
     )
     return [Markup(svg) for svg in drawn if svg] if len(epochs) > 1 else []
 
@@ -137,11 +138,11 @@ def statistics(report: DataReport) -> dict[str, Any]:
     for key in ordered:
         value, title = report.statistics[key], key.replace("_", " ")
         if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
-            columns = list(dict.fromkeys(name for inner in value.values() for name in inner))
-            rows = {row: [inner.get(name) for name in columns] for row, inner in value.items()}
+            columns = sorted({name for inner in value.values() for name in inner}, key=_place)
+            rows = {row: [value[row].get(name) for name in columns] for row in sorted(value, key=_place)}
             matrices.append({"title": title, "columns": columns, "rows": rows})
         elif isinstance(value, dict):
-            tables.append({"title": title, "rows": value})
+            tables.append({"title": title, "rows": {name: value[name] for name in sorted(value, key=_place)}})
         elif isinstance(value, list):
             facts.append(
                 (title, " × ".join(str(v) for v in value) if key.endswith("size") else ", ".join(map(str, value)))
@@ -149,3 +150,10 @@ def statistics(report: DataReport) -> dict[str, Any]:
         elif value not in (None, ""):
             facts.append((title, value))
     return {"facts": facts, "tables": [table for table in tables if table["rows"]], "matrices": matrices}
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    """Where a name stands, for JSON sorts its keys: splits and quartiles in their own order, numbers by size."""
+    if name in ORDER:
+        return 0, ORDER.index(name), name
+    return 1, int(name) if name.isdecimal() else 0, name

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.params import Params
 from pipeline.reporting import page, summary
-from pipeline.reporting.contents import read_contents
+from pipeline.reporting.contents import DataReport, read_contents
 from pipeline.reporting.scores import KINDS, printed, score
 
 VOID = {"meta", "link", "img", "br", "line", "circle", "polyline"}
@@ -116,6 +116,27 @@ def test_each_head_on_features_meets_itself_on_pixels(job: Params):
         (f"{head}_icons_lite0", f"{head}_icons_pixels") for head in ("linear", "mlp", "knn", "svm")
     ]
     assert duels[0].gain == pytest.approx(0.693 - 0.512)
+
+
+def test_statistics_are_sorted_by_shape_and_by_meaning():
+    given = {
+        "tasks": ["classification"],
+        "licence": "CC0",
+        "counts": {"test": 1, "train": 3, "val": 2},
+        "objects_per_image": {"1": {"test": 4, "train": 5}, "10": {"test": 6, "train": 7}, "2": {"train": 8}},
+        "empty": {},
+    }
+    assert page.statistics(DataReport("d", given, [])) == {
+        "facts": [("licence", "CC0"), ("tasks", "classification")],
+        "tables": [{"title": "counts", "rows": {"train": 3, "val": 2, "test": 1}}],
+        "matrices": [
+            {
+                "title": "objects per image",
+                "columns": ["train", "test"],
+                "rows": {"1": [5, 4], "2": [8, None], "10": [7, 6]},
+            }
+        ],
+    }
 
 
 def test_a_score_has_the_direction_of_its_metric():
