@@ -180,7 +180,7 @@ def augmented(
             else _moved_keypoints(keypoints, moved[3:], valid, info, mirrored=determinant < 0)[kept],
         )
     lost = masks[~kept[: len(masks)]].any(0) & ~masks[kept[: len(masks)]].any(0)
-    semantic, segments = _moved_maps(sample, layers, valid, lost, info)
+    semantic, segments = _moved_maps(sample, list(layers), valid, np.asarray(lost), info)
     name = PurePosixPath(sample.file_name)
     return replace(
         sample,
@@ -218,12 +218,11 @@ def _places(segments: Segments) -> np.ndarray:
 
 
 def _moved_maps(
-    sample: Sample, layers: np.ndarray, valid: np.ndarray, lost: np.ndarray, info: DatasetInfo
+    sample: Sample, layers: list[np.ndarray], valid: np.ndarray, lost: np.ndarray, info: DatasetInfo
 ) -> tuple[np.ndarray | None, Segments | None]:
     """The semantic and the panoptic map from their moved layers, without what is outside or was of a removed object."""
     is_thing = np.zeros(256, bool)
     is_thing[: len(info.thing_of_semantic)] = np.array(info.thing_of_semantic, int) >= 0
-    layers = list(layers)
     semantic, segments = None, None
     if sample.semantic is not None:
         semantic = layers.pop(0).astype(np.uint8)

@@ -25,6 +25,7 @@ def run(params: Params, name: str) -> None:
     transforms = [dict(transform) for transform in entry.transforms]
     augmentation.compose(transforms, f"augmentations.{name}.transforms")  # its faults before any work
     source = Store(paths.inputs(entry.inputs))
+    _train.cache_clear()  # this process may have read a folder of the same name before
     make = functools.partial(
         _copies,
         folder=source.folder,

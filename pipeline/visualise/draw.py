@@ -243,21 +243,20 @@ def save(path: Path, image: np.ndarray, max_bytes: int = 200_000) -> None:
     picture = Image.fromarray(_rgb(image))
     data = _png(picture)
     while len(data) > max_bytes and min(picture.size) > 16:
-        for colours in (256, 192):
-            quantised = picture.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-            data = _png(quantised)
-            if len(data) <= max_bytes:
-                break
-        else:
-            smaller = (round(picture.width * 0.85), round(picture.height * 0.85))
-            picture = picture.resize(smaller, Image.Resampling.LANCZOS)
+        data = _png(picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
+        if len(data) > max_bytes:
+            # bytes grow with the area; a little less, so that the first try mostly fits
+            factor = min(0.95, 0.97 * math.sqrt(max_bytes / len(data)))
+            size = (round(picture.width * factor), round(picture.height * factor))
+            picture = picture.resize(size, Image.Resampling.LANCZOS)
     with written_whole(path) as temporary:
         temporary.write_bytes(data)
 
 
 def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    # optimising takes long in full colour and gains little there
+    picture.save(buffer, "PNG", optimize=picture.mode == "P")
     return buffer.getvalue()
 
 
@@ -281,7 +280,9 @@ def _canvas(image: np.ndarray, scale: int) -> Image.Image:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
 
 
 def _fitted(picture: Image.Image, cell: int) -> Image.Image:

@@ -106,7 +106,7 @@ def truth(sample: Sample, info: DatasetInfo) -> np.ndarray:
     if sample.objects is None:
         return (
             draw.label_map(sample.image, sample.semantic, colours=info.colours)
-            if "semantic" in info.tasks
+            if sample.semantic is not None
             else sample.image
         )
     image = (

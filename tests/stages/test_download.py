@@ -31,6 +31,8 @@ SCENES = {"image_size": 64, "num_train": 4, "num_val": 1, "num_test": 2}
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
+    """An empty project, on one core: tests/data/test_pool.py has the several."""
+    monkeypatch.setattr("pipeline.data.pool.os.sched_getaffinity", lambda _: {0})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

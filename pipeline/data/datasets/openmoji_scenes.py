@@ -24,7 +24,7 @@ from pipeline.structures import SPLITS, DatasetInfo, Objects, Sample, Segments
 Side = Annotated[int, Field(ge=48, le=4096)]
 MaxObjects = Annotated[int, Field(ge=1, le=12)]
 
-LICENCE = f"icons: {openmoji.LICENCE}; photographs and textures: CC0 or public domain"
+LICENCE = f"icons: {openmoji.LICENCE}; photographs and textures: CC0, public domain or no known copyright restrictions"
 ATTRIBUTION = (
     f"{openmoji.ATTRIBUTION}. Photographs and textures as shipped with scikit-image: coffee (Rachel Michetti), Hubble "
     "eXtreme Deep Field (NASA), coins (Brooklyn Museum), immunohistochemistry (CMMI), retina (Mikael Häggström), "

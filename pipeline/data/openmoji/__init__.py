@@ -56,11 +56,11 @@ class Icon:
 def icons() -> list[Icon]:
     """All icons, in the order of the table."""
     labels = {name: label for label, name in enumerate(CLASSES)}
-    with resources.files(__package__).joinpath("table.csv").open(encoding="utf-8", newline="") as file:
-        return [
-            Icon(code=row["code"], label=labels[row["class"]], name=row["name"], group=row["group"])
-            for row in csv.DictReader(file)
-        ]
+    table = resources.files(__package__).joinpath("table.csv").read_text(encoding="utf-8")
+    return [
+        Icon(code=row["code"], label=labels[row["class"]], name=row["name"], group=row["group"])
+        for row in csv.DictReader(io.StringIO(table))
+    ]
 
 
 def split(icons: list[Icon], seed: int) -> dict[str, list[Icon]]:
