@@ -101,8 +101,9 @@ def reliability(path: Path, calibration: Calibration) -> None:
             upper.plot([start + width / 2] * 2, [mean, accuracy], color=ORANGE, linewidth=1)
         upper.plot([], [], color=BLUE, linewidth=6, label="accuracy")
         upper.plot([], [], color=ORANGE, linewidth=2, label="mean confidence")
+        upper.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0.2)
         ece = "" if calibration.ece is None else f"ECE {calibration.ece:.3f}"
-        upper.legend(loc="upper left", title=ece, title_fontproperties={"weight": "bold"}, alignment="left")
+        upper.text(1, 1.035, ece, transform=upper.transAxes, ha="right", fontweight="bold")
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
         upper.grid(axis="y")
         lower.bar(left, calibration.counts, width, color=GREY, **joined)
@@ -154,7 +155,8 @@ def bars(path: Path, values: Sequence, names: Sequence[str], *, label: str, colo
         axes.barh(places, lengths, height=0.72, color=[colours[i] for i in order] if colours else BLUE)
         for place, index in zip(places, order, strict=True):
             text = "n/a" if values[index] is None else f"{values[index]:.2f}"
-            axes.text((values[index] or 0) + 0.012, place, text, va="center", fontsize=9, color=INK)
+            paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # the line of the mean ends before it
+            axes.text((values[index] or 0) + 0.014, place, text, va="center", fontsize=9, color=INK, bbox=paper)
         defined = [value for value in values if value is not None]
         if defined:
             mean = float(np.mean(defined))
@@ -181,7 +183,7 @@ def distances(path: Path, panels: Sequence[tuple[str, Sequence[tuple[str, float 
             top = max(max(values), 1e-9)
             axes.barh(range(len(pairs)), np.maximum(values, 0), height=0.62, color=[BLUE] + [GREY] * (len(pairs) - 1))
             for place, (_, value) in enumerate(pairs):
-                text = "n/a" if value is None else f"{value:.3g}"
+                text = "n/a" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
                 weight = "bold" if place == 0 else "normal"
                 axes.text(max(value or 0, 0) + 0.02 * top, place, text, va="center", fontsize=9, fontweight=weight)
             axes.set_yticks(range(len(pairs)), [name for name, _ in pairs])

@@ -1,4 +1,4 @@
-"""Scores predictions or samples. Reads them and the truth in data/; writes metrics.json, per_image.parquet, pictures."""
+"""Scores predictions or samples. Reads them and the truth; writes metrics.json, per_image.parquet, pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import paths
-from pipeline.data.store import Split, Store
+from pipeline.data.store import Store
 from pipeline.errors import PipelineError
 from pipeline.params import Generator, Params, Run
 from pipeline.reporting.verdicts import Predictions, Verdict, digest

@@ -82,13 +82,10 @@ def _scores(predictions: Predictions, num_classes: int, probabilities: bool) -> 
 
 
 def _draw_predictions(path: Path, split: Split, scores: np.ndarray, labels: np.ndarray, probabilities: bool) -> None:
-    """Images drawn at random, then the surest mistakes; green frames are right, orange ones wrong."""
+    """Images drawn at random, then mistakes that lead the truth by most; green frames are right, orange ones wrong."""
     predicted, names = scores.argmax(1), split.info.classes
-    sorted_scores = np.sort(scores, 1)
-    sureness = (
-        scores.max(1, initial=0) if probabilities else sorted_scores[:, -1] - sorted_scores[:, max(-2, -len(names))]
-    )
-    mistakes = np.where(predicted == labels, 0, sureness - sureness.min(initial=0) + 1)
+    lead = scores.max(1, keepdims=True) - np.take_along_axis(scores, labels[:, None], 1)
+    mistakes = np.where(predicted == labels, 0, 1 + lead[:, 0])
     drawn, worst = some_and_worst(mistakes, 2 * COLUMNS, 2 * COLUMNS)
     images, captions = [], []
     for index in drawn + worst:

@@ -17,7 +17,7 @@ from pipeline.visualise import draw
 
 SHOWN_SCORE, SHOWN_IOU = 0.3, 0.5
 """The score from which a box is drawn and counted image by image, and the IoU at which it is right."""
-NUM_RANDOM, NUM_WORST, CELL = 5, 3, 224
+NUM_RANDOM, NUM_WORST, CELL = 4, 2, 192
 
 
 def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluation) -> Verdict:
@@ -154,14 +154,11 @@ def _draw_predictions(
     images, captions = [], []
     for index in drawn + worst:
         image, truth, found, of = split.read(index).image, targets[index], shown[index], outcomes[index]
-        scale = max(1, -(-CELL * 3 // 4 // max(image.shape[:2])))
+        scale = max(1, CELL // max(image.shape[:2]))
+        scored = [f"{names[k]} {score:.2f}" for k, score in zip(found.labels, found.scores, strict=True)]
         for boxes, labels, texts in (
             (truth.boxes, truth.labels, [names[label] for label in truth.labels]),
-            (
-                found.boxes,
-                found.labels,
-                [f"{names[k]} {s:.2f}" for k, s in zip(found.labels, found.scores, strict=True)],
-            ),
+            (found.boxes, found.labels, scored),
         ):
             order = range(len(boxes))[::-1]  # the best on top
             images.append(

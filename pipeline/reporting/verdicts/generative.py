@@ -58,13 +58,10 @@ def judge(samples: Samples, real: Real, name: str) -> Verdict:
     nearest, distance = metrics.nearest(features=samples.features, reference=real.features)
 
     def draw_pictures(folder: Path) -> None:
+        compared = {"samples": "", "other real images": "_real", "noise": "_noise"}
         panels = [
-            (
-                kind.upper(),
-                [(n, figures[k]) for n, k in zip(names, (kind, f"{kind}_real", f"{kind}_noise"), strict=True)],
-            )
+            (kind.upper(), [(who, figures[kind + ending]) for who, ending in compared.items()])
             for kind in ("fid", "kid")
-            for names in [("samples", "other real images", "noise")]
         ]
         plots.distances(folder / "scores.png", panels)
         _draw_samples(folder / "samples.png", samples, real, nearest, name)
