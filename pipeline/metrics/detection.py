@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.metrics import Metric
 from pipeline.ops import boxes as box_ops
-from pipeline.structures import Objects, Prediction
+from pipeline.structures import Objects
 
 METRICS = {
     "map": Metric(True, "average precision, mean over the classes and over IoU .50 to .95 by .05"),
@@ -30,6 +30,21 @@ IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 RECALL_LEVELS = np.linspace(0, 1, 101)
 AREAS = ("all", "small", "medium", "large")
 MAX_DETECTIONS = (1, 10, 100)
+
+
+@dataclass
+class Detections:
+    """The boxes found in one image.
+
+    Attributes:
+        boxes: [N, 4] float32 xyxy in pixels.
+        scores: [N] float32.
+        labels: [N] int64.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
 
 
 @dataclass
@@ -69,7 +84,7 @@ class Result:
     matches: list[Matches]
 
 
-def evaluate(*, predictions: Sequence[Prediction], targets: Sequence[Objects], num_classes: int) -> Result:
+def evaluate(*, predictions: Sequence[Detections], targets: Sequence[Objects], num_classes: int) -> Result:
     """COCO's evaluation of boxes.
 
     101-point interpolated precision; at most 100 detections of a class in an image; small, medium and large by the
@@ -143,7 +158,7 @@ class Outcome:
     near: np.ndarray
 
 
-def outcome(*, prediction: Prediction, target: Objects, iou_threshold: float = 0.5) -> Outcome:
+def outcome(*, prediction: Detections, target: Objects, iou_threshold: float = 0.5) -> Outcome:
     """Greedy matching as COCO's: by falling score, each detection takes the free truth of its class it overlaps most.
 
     Args:
@@ -155,7 +170,7 @@ def outcome(*, prediction: Prediction, target: Objects, iou_threshold: float = 0
     overlap = box_ops.iou(boxes.astype(np.float64), target.boxes.astype(np.float64))
     overlap[labels[:, None] != target.labels[None, :]] = 0
     free = ~target.iscrowd
-    right, wrong = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
+    right, wrong = (np.zeros(len(boxes), np.bool_) for _ in range(2))
     for index in np.argsort(-prediction.scores, kind="stable"):
         candidates = np.where(free, overlap[index], 0)
         if candidates.max(initial=0) >= iou_threshold:
@@ -173,7 +188,7 @@ def _on_crowd(box: np.ndarray, label: int, target: Objects, threshold: float) ->
     return bool((np.maximum(sides, 0).prod(1) >= threshold * box_ops.area(box)).any())
 
 
-def _check(predictions: Sequence[Prediction], targets: Sequence[Objects]) -> None:
+def _check(predictions: Sequence[Detections], targets: Sequence[Objects]) -> None:
     if len(predictions) != len(targets):
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} images")
     for index, prediction in enumerate(predictions):
@@ -213,7 +228,7 @@ def _truth(targets: Sequence[Objects], num_classes: int) -> Any:
     return _coco(annotations, len(targets), num_classes)
 
 
-def _results(predictions: Sequence[Prediction], num_classes: int) -> Any:
+def _results(predictions: Sequence[Detections], num_classes: int) -> Any:
     annotations = [
         {"image_id": image, "bbox": box, "category_id": label, "score": score, "iscrowd": 0}
         for image, prediction in enumerate(predictions)

@@ -44,7 +44,7 @@ def fid(*, features: np.ndarray, reference: np.ndarray) -> float | None:
 def _covariance_factor(rows: np.ndarray) -> np.ndarray:
     """[min(N, D), D], F with F'F the covariance of rows [N, D]."""
     centred = (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)
-    return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
 
 
 def kid(

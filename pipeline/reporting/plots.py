@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.paths import written_whole
 INK, QUIET, LINE = "#1f2933", "#6b7785", "#d9dee3"
 BLUE, ORANGE, GREEN, GREY = "#2f6fb0", "#e0762f", "#2e8b57", "#aab4be"
 MAX_BYTES = 200_000
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same letters on every machine
     "font.size": 10,
     "text.color": INK,

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from pipeline.metrics import detection
-from pipeline.structures import Objects, Prediction
+from pipeline.metrics.detection import Detections
+from pipeline.structures import Objects
 
 
 def objects(boxes=(), labels=None, area=None, iscrowd=None):
@@ -22,7 +23,7 @@ def objects(boxes=(), labels=None, area=None, iscrowd=None):
 def found(boxes=(), scores=(), labels=None):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     labels = np.zeros(len(boxes), np.int64) if labels is None else np.array(labels)
-    return Prediction(boxes=boxes, scores=np.array(scores, np.float32), labels=labels)
+    return Detections(boxes=boxes, scores=np.array(scores, np.float32), labels=labels)
 
 
 def random_set(num_images=12, num_classes=4, seed=0):
@@ -170,7 +171,7 @@ def test_nothing_is_printed(capsys):
     [
         found([[0, 0, np.nan, 5]], [0.5]),
         found([[0, 0, 5, 5]], [np.inf]),
-        Prediction(boxes=np.zeros((2, 4)), scores=np.zeros(1), labels=np.zeros(2, int)),
+        Detections(boxes=np.zeros((2, 4)), scores=np.zeros(1), labels=np.zeros(2, int)),
     ],
 )
 def test_what_cannot_be_scored_is_refused(prediction):

@@ -8,7 +8,8 @@ import pytest
 
 import pipeline.metrics
 from pipeline.metrics import TASKS, classification, detection, generative, lookup, segmentation, table
-from pipeline.structures import Objects, Prediction
+from pipeline.metrics.detection import Detections
+from pipeline.structures import Objects
 
 NUM = 24
 UNBOUNDED = {"log_loss", "fid", "kid", "kid_std", "fid_noise", "kid_noise", "fid_real", "kid_real"}
@@ -38,7 +39,7 @@ def perfect(task, target, rng):
         return target.copy()
     if task == "generative":
         return target[:NUM]
-    return [Prediction(boxes=t.boxes, scores=np.ones(len(t)), labels=t.labels) for t in target]
+    return [Detections(boxes=t.boxes, scores=np.ones(len(t)), labels=t.labels) for t in target]
 
 
 def spoilt(task, prediction, rng):
@@ -52,7 +53,7 @@ def spoilt(task, prediction, rng):
         return prediction * 0.5 + 2
     moved = [(p.boxes + rng.normal(0, 3, p.boxes.shape)).astype(np.float32) for p in prediction]
     return [
-        Prediction(boxes=boxes, scores=rng.random(3), labels=np.where(rng.random(3) < 0.7, p.labels, 0))
+        Detections(boxes=boxes, scores=rng.random(3), labels=np.where(rng.random(3) < 0.7, p.labels, 0))
         for p, boxes in zip(prediction, moved, strict=True)
     ]
 

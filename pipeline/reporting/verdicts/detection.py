@@ -8,11 +8,12 @@ import pyarrow as pa
 
 from pipeline.data.store import Split
 from pipeline.metrics import detection as metrics
+from pipeline.metrics.detection import Detections
 from pipeline.ops.nms import nms_per_class
 from pipeline.params import DetectionEvaluation
 from pipeline.reporting import plots
 from pipeline.reporting.verdicts import Predictions, Verdict, class_colours, some_and_worst
-from pipeline.structures import Objects, Prediction
+from pipeline.structures import Objects
 from pipeline.visualise import draw
 
 SHOWN_SCORE, SHOWN_IOU = 0.3, 0.5
@@ -63,7 +64,7 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
     )
 
 
-def _predictions(predictions: Predictions, num_classes: int) -> list[Prediction]:
+def _predictions(predictions: Predictions, num_classes: int) -> list[Detections]:
     """One checked prediction per image."""
     columns = (predictions.column(name) for name in ("boxes", "scores", "labels"))
     checked = []
@@ -72,7 +73,7 @@ def _predictions(predictions: Predictions, num_classes: int) -> list[Prediction]
         if len(set(numbers.values())) > 1:
             what = ", ".join(f"{number} {name}" for name, number in numbers.items())
             raise predictions.fault(image_id, "boxes", f"of different number ({what})")
-        prediction = Prediction(
+        prediction = Detections(
             boxes=np.array(boxes or (), np.float32).reshape(-1, 4),
             scores=np.array(scores or (), np.float32),
             labels=np.array(labels or (), np.int64),
@@ -91,14 +92,14 @@ def _predictions(predictions: Predictions, num_classes: int) -> list[Prediction]
     return checked
 
 
-def _suppressed(prediction: Prediction, evaluation: DetectionEvaluation) -> Prediction:
+def _suppressed(prediction: Detections, evaluation: DetectionEvaluation) -> Detections:
     likely = _chosen(prediction, prediction.scores >= evaluation.score_threshold)
     kept = nms_per_class(likely.boxes, likely.scores, likely.labels, evaluation.iou_threshold)
     return _chosen(likely, kept[: evaluation.max_detections])
 
 
-def _chosen(prediction: Prediction, indices: np.ndarray) -> Prediction:
-    return Prediction(
+def _chosen(prediction: Detections, indices: np.ndarray) -> Detections:
+    return Detections(
         boxes=prediction.boxes[indices], scores=prediction.scores[indices], labels=prediction.labels[indices]
     )
 
@@ -116,7 +117,7 @@ def _objects(rows: list[dict[str, Any]]) -> Objects:
 def _per_image(
     image_ids: list[str],
     targets: list[Objects],
-    shown: list[Prediction],
+    shown: list[Detections],
     outcomes: list[metrics.Outcome],
     matches: list[metrics.Matches],
 ) -> pa.Table:
@@ -143,7 +144,7 @@ def _per_image(
 def _draw_predictions(
     path: Path,
     split: Split,
-    shown: list[Prediction],
+    shown: list[Detections],
     targets: list[Objects],
     outcomes: list[metrics.Outcome],
 ) -> None:

@@ -50,12 +50,10 @@ def judge(predictions: Predictions, split: Split, evaluation: SegmentationEvalua
         drawn, worst = some_and_worst(badness, NUM_RANDOM, NUM_WORST)
         images, captions = [], []
         for index in drawn + worst:
-            sample = split.read(index)
-            label_map = decode_image(maps[index], 1)[..., 0]
-            images.append(sample.image)
-            images += [
-                draw.label_map(sample.image, m, colours=colours, alpha=0.7) for m in (sample.semantic, label_map)
-            ]
+            image = split.read(index).image
+            shown_maps = (decode_image(png, 1)[..., 0] for png in (truths[index], maps[index]))
+            images.append(image)
+            images += [draw.label_map(image, m, colours=colours, alpha=0.7) for m in shown_maps]
             captions += [
                 "among the worst" if index in worst else "drawn at random",
                 "truth",
