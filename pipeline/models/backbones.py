@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TORCHVISION = "torchvision/"
+FROM_CHECKPOINT = "checkpoint"  # in place of `weights`: pretrained, but a checkpoint brings the tensors
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -37,12 +38,12 @@ INSTALLED = {"tf_efficientnet_lite0": _lite0_state}
 
 
 def state_of(name: str, weights: str) -> dict[str, Tensor] | None:
-    """The state dict of a whole timm classifier for `weights`; None for `none` and `pretrained`.
+    """The state dict of a whole timm classifier for `weights`; None where there is none to load.
 
     Raises:
         ParamsError: no such weights for this backbone.
     """
-    if weights in ("none", "pretrained"):
+    if weights in ("none", "pretrained", FROM_CHECKPOINT):
         return None
     if weights == "installed":
         if name not in INSTALLED:
@@ -100,6 +101,29 @@ def load_shared(network: nn.Module, state: dict[str, Tensor], where: str) -> Non
         if state[key].shape != tensor.shape:
             raise PipelineError(f"{where}: {key!r} is {tuple(state[key].shape)}, the network wants {tuple(tensor.shape)}")
     network.load_state_dict({key: state[key] for key in own})
+
+
+def freeze(network: nn.Module, stride: int) -> nn.Module:
+    """Keeps a pretrained features network as it is where training would cost most and gain least.
+
+    Batch norms keep their statistics, scales and shifts; all weights up to the last map of `stride` are fixed.
+
+    Args:
+        network: from `create(..., features_only=True)`.
+        stride: 0 fixes no weights, 8 those up to the map of an eighth of the image's side.
+
+    Returns:
+        The network.
+    """
+    from timm.utils.model import freeze_batch_norm_2d
+
+    network = freeze_batch_norm_2d(network)
+    stages = [stage["module"] for stage in network.feature_info.info if stage["reduction"] <= stride]
+    names = [name for name, _ in network.named_parameters()]
+    end = max((i + 1 for i, name in enumerate(names) if stages and name.startswith(f"{stages[-1]}.")), default=0)
+    for parameter in list(network.parameters())[:end]:
+        parameter.requires_grad_(False)
+    return network
 
 
 def normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:

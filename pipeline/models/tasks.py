@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
+from pipeline.models import backbones
 from pipeline.structures import IGNORE, Batch, DatasetInfo, Prediction
 
 
@@ -138,9 +139,12 @@ def build(model: str, info: DatasetInfo, model_params: dict[str, Any], label_smo
     return network if task == "generative" else TASKS[task](network, label_smoothing)
 
 
-def untrained(model_params: dict[str, Any]) -> dict[str, Any]:
-    """`model_params` without pretrained weights, for a network that a checkpoint will fill."""
-    return {key: "none" if key == "weights" else value for key, value in model_params.items()}
+def for_restoring(model_params: dict[str, Any]) -> dict[str, Any]:
+    """`model_params` that give the same network without reading the pretrained weights that a checkpoint replaces."""
+    return {
+        key: backbones.FROM_CHECKPOINT if key == "weights" and value != "none" else value
+        for key, value in model_params.items()
+    }
 
 
 def restore(model: str, info: DatasetInfo, model_params: dict[str, Any], arrays: dict[str, np.ndarray]) -> nn.Module:
@@ -149,7 +153,7 @@ def restore(model: str, info: DatasetInfo, model_params: dict[str, Any], arrays:
     Raises:
         PipelineError: the weights do not fit; names the tensor and both shapes.
     """
-    built = build(model, info, untrained(model_params))
+    built = build(model, info, for_restoring(model_params))
     own = built.state_dict()
     for key in sorted(own.keys() | arrays.keys()):
         have = tuple(arrays[key].shape) if key in arrays else None

@@ -66,7 +66,7 @@ def fit(
     Raises:
         PipelineError: the loss is not finite; names epoch, step and parts.
     """
-    model.to(compute.device)
+    model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = optim.optimiser(model, training)
     steps_per_epoch = len(train)
     total, warmup = training.epochs * steps_per_epoch, round(training.warmup_epochs * steps_per_epoch)

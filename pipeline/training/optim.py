@@ -21,7 +21,7 @@ def optimiser(model: nn.Module, training: Any) -> torch.optim.Optimizer:
     """The optimiser of a run.
 
     Biases and the scales of normalisation layers (parameters of one dimension) are not decayed. Parameters of a
-    submodule `backbone` learn at `lr * backbone_lr_factor`.
+    submodule `backbone` or `encoder` learn at `lr * backbone_lr_factor`.
 
     Args:
         model: its trainable parameters are taken.
@@ -30,7 +30,7 @@ def optimiser(model: nn.Module, training: Any) -> torch.optim.Optimizer:
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = ("backbone" in name.split("."), parameter.ndim > 1)
+            key = (not {"backbone", "encoder"}.isdisjoint(name.split(".")), parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     settings: Iterable[dict[str, Any]] = [
         {

@@ -39,6 +39,7 @@ def build(
     weights: str = "installed",
     channels: int = 128,
     convs: int = 4,
+    frozen_stride: int = 0,
 ) -> nn.Module:
     """A detector with torchvision's interface, whose answers are not yet suppressed.
 
@@ -48,14 +49,14 @@ def build(
         weights: see models/backbones.py.
         channels: width of pyramid and head; a multiple of 32.
         convs: 3x3 convolutions in each branch of the head.
+        frozen_stride: the backbone's weights up to this stride stay as they are.
     """
-    from timm.utils.model import freeze_batch_norm_2d
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.fcos import FCOS, FCOSHead
 
     pyramid = Pyramid(backbone, weights, channels)
     if weights != "none":
-        pyramid.backbone = freeze_batch_norm_2d(pyramid.backbone)
+        pyramid.backbone = backbones.freeze(pyramid.backbone, frozen_stride)
     mean, std = backbones.normalisation(backbone)
     assert info.image_size is not None
     return FCOS(

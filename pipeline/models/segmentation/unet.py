@@ -13,6 +13,7 @@ def build(
     encoder: str = "tf_efficientnet_lite0",
     weights: str = "installed",
     decoder_channels: list[int] = [256, 128, 64, 32, 16],  # noqa: B006
+    frozen_stride: int = 0,
 ) -> nn.Module:
     """[B, C, H, W], H and W multiples of 32, -> logits [B, K, H, W] over the semantic classes.
 
@@ -23,9 +24,9 @@ def build(
         encoder: a timm backbone.
         weights: see models/backbones.py.
         decoder_channels: width of the five steps up.
+        frozen_stride: the encoder's weights up to this stride stay as they are.
     """
     import segmentation_models_pytorch as smp
-    from timm.utils.model import freeze_batch_norm_2d
 
     network = smp.Unet(
         f"tu-{encoder}",
@@ -37,6 +38,6 @@ def build(
     state = backbones.state_of(encoder, weights)
     if state is not None:
         backbones.load_shared(network.encoder.model, state, where=f"weights {weights!r} of {encoder}")
-        network.encoder.model = freeze_batch_norm_2d(network.encoder.model)
-    network.backbone = network.encoder
+    if weights != "none":
+        network.encoder.model = backbones.freeze(network.encoder.model, frozen_stride)
     return nn.Sequential(Normalise(*backbones.normalisation(encoder)), network)
