@@ -73,13 +73,18 @@ def collate(samples: list[Sample], image_size: tuple[int, int]) -> Batch:
     scales = [(image_size[1] / s.image.shape[1], image_size[0] / s.image.shape[0]) for s in samples]
     first = samples[0]
     return Batch(
-        images=torch.stack([_image(s.image, image_size) for s in samples]).contiguous(memory_format=torch.channels_last),
+        images=torch.stack([_image(s.image, image_size) for s in samples]).contiguous(
+            memory_format=torch.channels_last
+        ),
         image_ids=[s.image_id for s in samples],
         sizes=[(s.image.shape[0], s.image.shape[1]) for s in samples],
         labels=None if first.label is None else torch.tensor([s.label for s in samples]),
         boxes=None
         if first.objects is None
-        else [torch.from_numpy(s.objects.boxes) * torch.tensor([x, y, x, y]) for s, (x, y) in zip(samples, scales, strict=True)],  # type: ignore[union-attr]
+        else [
+            torch.from_numpy(s.objects.boxes) * torch.tensor([x, y, x, y])
+            for s, (x, y) in zip(samples, scales, strict=True)
+        ],  # type: ignore[union-attr]
         box_labels=None if first.objects is None else [torch.from_numpy(s.objects.labels) for s in samples],  # type: ignore[union-attr]
         semantic=None if first.semantic is None else torch.stack([_label_map(s.semantic, image_size) for s in samples]),  # type: ignore[arg-type]
     )

@@ -311,7 +311,9 @@ class Store:
         except FileNotFoundError:
             raise PipelineError(f"{folder}: no dataset there; fix: dvc repro the stage that writes it") from None
         except (TypeError, ValueError) as error:
-            raise PipelineError(f"{folder}/info.json: not readable ({error}); fix: dvc repro --force its stage") from None
+            raise PipelineError(
+                f"{folder}/info.json: not readable ({error}); fix: dvc repro --force its stage"
+            ) from None
 
     def split(self, name: str) -> Split:
         """One split by name: train, val or test."""

@@ -199,7 +199,7 @@ def _check(predictions: Sequence[Detections], targets: Sequence[Objects]) -> Non
 
 
 def _coco(annotations: list[dict[str, Any]], num_images: int, num_classes: int) -> Any:
-    """pycocotools' data set; ids of annotations count from 1, because it never matches an annotation 0."""
+    """Pycocotools' data set; ids of annotations count from 1, because it never matches an annotation 0."""
     from pycocotools.coco import COCO
 
     coco = COCO()

@@ -56,9 +56,7 @@ def state_of(name: str, weights: str) -> dict[str, Tensor] | None:
         values = INSTALLED[name]().values()
         return dict(zip(keys, values, strict=True))
     if not Path(weights).is_file():
-        raise ParamsError(
-            f"weights {weights!r}: no such file; fix: put it there, or say installed, pretrained or none"
-        )
+        raise ParamsError(f"weights {weights!r}: no such file; fix: put it there, or say installed, pretrained or none")
     from safetensors.torch import load_file
 
     return load_file(weights)
@@ -99,7 +97,9 @@ def load_shared(network: nn.Module, state: dict[str, Tensor], where: str) -> Non
         if key not in state:
             raise PipelineError(f"{where}: tensor {key!r} is missing")
         if state[key].shape != tensor.shape:
-            raise PipelineError(f"{where}: {key!r} is {tuple(state[key].shape)}, the network wants {tuple(tensor.shape)}")
+            raise PipelineError(
+                f"{where}: {key!r} is {tuple(state[key].shape)}, the network wants {tuple(tensor.shape)}"
+            )
     network.load_state_dict({key: state[key] for key in own})
 
 

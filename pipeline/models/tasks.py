@@ -159,7 +159,9 @@ def restore(model: str, info: DatasetInfo, model_params: dict[str, Any], arrays:
         have = tuple(arrays[key].shape) if key in arrays else None
         want = tuple(own[key].shape) if key in own else None
         if have != want:
-            raise PipelineError(f"checkpoint of {model}: {key} is {have or 'missing'}, the network wants {want or 'none'}")
+            raise PipelineError(
+                f"checkpoint of {model}: {key} is {have or 'missing'}, the network wants {want or 'none'}"
+            )
     built.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return built.eval()
 

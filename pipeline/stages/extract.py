@@ -42,9 +42,7 @@ def run(params: Params, name: str) -> None:
     feature_files.write(paths.features(name), store.info, description, splits)
 
 
-def _extract(
-    split: Split, extractor: backbones.Extractor, batch_size: int, title: str
-) -> feature_files.FeatureSplit:
+def _extract(split: Split, extractor: backbones.Extractor, batch_size: int, title: str) -> feature_files.FeatureSplit:
     found = [
         extractor([split.read(i).image for i in range(start, min(start + batch_size, len(split)))])
         for start in progress(range(0, len(split), batch_size), title)

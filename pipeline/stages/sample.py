@@ -66,7 +66,10 @@ def run(params: Params, name: str) -> None:
         "model": entry.model,
         "dataset": entry.dataset,
         "num_samples": len(drawn),
-        "features": {**space.model_dump(include={"backbone", "weights", "image_size"}), "dimension": extractor.dimension},
+        "features": {
+            **space.model_dump(include={"backbone", "weights", "image_size"}),
+            "dimension": extractor.dimension,
+        },
     }
     with paths.written_whole(paths.samples(name)) as temporary:
         temporary.mkdir()

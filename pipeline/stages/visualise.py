@@ -24,7 +24,9 @@ def run(params: Params, name: str) -> None:
     methods = importlib.import_module(f"pipeline.visualise.{entry.module}").METHODS
     where = f"visualisations.{name}"
     if entry.method not in methods:
-        raise ParamsError(f"{paths.PARAMS} {where}.method: unknown {entry.method!r}; {did_you_mean(entry.method, methods)}")
+        raise ParamsError(
+            f"{paths.PARAMS} {where}.method: unknown {entry.method!r}; {did_you_mean(entry.method, methods)}"
+        )
     method = methods[entry.method]
     options = dict(entry.options)
     num_images = options.pop("num_images", 12)
@@ -51,7 +53,10 @@ def _map(params: Params, entry: Visualisation, method: Any, options: dict[str, A
     store = Store(paths.raw(entry.dataset)).split(SPLIT)
     draw.save(folder / "images.png", points.images_at(positions, [sample.image for sample in store]))
     title = f"{entry.method.upper()} of {description['backbone']} features"
-    return title, f"{len(positions)} images of the {SPLIT} split of {entry.dataset}, placed by likeness of their features."
+    return (
+        title,
+        f"{len(positions)} images of the {SPLIT} split of {entry.dataset}, placed by likeness of their features.",
+    )
 
 
 def _heat(
@@ -89,4 +94,7 @@ def _heat(
         captions += [f"truth: {truth}", f"{found} {float(probabilities[i].max()):.0%}"]
     draw.save(folder / "heat.png", draw.grid(pictures, columns=6, captions=captions, cell=120))
     title = f"{entry.method.replace('_', '-')} of {entry.inputs.split('/')[-1]}"
-    return title, f"What speaks for the predicted class, on {len(chosen)} images of the {SPLIT} split of {entry.dataset}."
+    return (
+        title,
+        f"What speaks for the predicted class, on {len(chosen)} images of the {SPLIT} split of {entry.dataset}.",
+    )

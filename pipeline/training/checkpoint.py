@@ -78,7 +78,9 @@ def load(folder: Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise PipelineError(f"{error.filename}: no checkpoint there; fix: dvc repro the run's train stage") from None
     if hashlib.sha256(content).hexdigest() != description["sha256"]:
-        raise PipelineError(f"{folder}/weights.safetensors: damaged (its sha256 differs from model.json); fix: train again")
+        raise PipelineError(
+            f"{folder}/weights.safetensors: damaged (its sha256 differs from model.json); fix: train again"
+        )
     return Checkpoint(
         model=description["model"],
         model_params=description["model_params"],

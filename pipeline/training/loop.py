@@ -94,7 +94,9 @@ def fit(
                 parts = model.loss(batch)
             if not math.isfinite(parts["loss"].item()):
                 found = ", ".join(f"{name} {value.item():g}" for name, value in parts.items())
-                raise PipelineError(f"epoch {epoch + 1} step {step + 1}: the loss is not finite ({found}); fix: lower lr")
+                raise PipelineError(
+                    f"epoch {epoch + 1} step {step + 1}: the loss is not finite ({found}); fix: lower lr"
+                )
             optimiser.zero_grad(set_to_none=True)
             parts["loss"].backward()
             if training.clip_norm:
