@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
+from pipeline import params as schema
 from pipeline.errors import ParamsError
 from pipeline.params import Generator, Run, check_options, load
 
@@ -276,3 +277,23 @@ def test_check_options_reads_a_class_and_open_keywords() -> None:
     check_options(anything, {"whatever": 2}, "x")
     with pytest.raises(ParamsError, match=r"x\.depth: should be a valid integer"):
         check_options(Model, {"depth": "2"}, "x")
+
+
+def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
+    """No stage depends on params.py: whoever changes one of these must write the old value into params.yaml files."""
+    supplied = {
+        f"{section.__name__}.{name}": field.get_default(call_default_factory=True)
+        for section in (getattr(schema, name) for name in dir(schema))
+        if isinstance(section, type) and issubclass(section, schema.Section)
+        for name, field in section.model_fields.items()
+        if not field.is_required()
+    }
+    assert supplied == {
+        "Online.crop": 0.0,
+        "Online.flip": 0.0,
+        "Online.mixup": 0.0,
+        "Training.backbone_lr_factor": 1.0,
+        "Training.image_size": None,
+        "Training.label_smoothing": 0.0,
+        "Training.online": schema.Online(flip=0.0, crop=0.0, mixup=0.0),
+    }

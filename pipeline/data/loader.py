@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -32,7 +33,7 @@ class Loader:
         self._cache: dict[int, Sample] | None = {} if num_bytes <= CACHE_BYTES else None
 
     def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
+        return math.ceil(len(self.split) / self.batch_size)
 
     def batches(self, order: np.ndarray | None = None) -> Iterator[Batch]:
         """All batches.
@@ -70,24 +71,23 @@ def common_size(split: Split, wanted: int | None) -> tuple[int, int]:
 
 def collate(samples: list[Sample], image_size: tuple[int, int]) -> Batch:
     """Samples as one batch; images, boxes and label maps are stretched alike."""
-    scales = [(image_size[1] / s.image.shape[1], image_size[0] / s.image.shape[0]) for s in samples]
-    first = samples[0]
-    return Batch(
+    batch = Batch(
         images=torch.stack([_image(s.image, image_size) for s in samples]).contiguous(
             memory_format=torch.channels_last
         ),
         image_ids=[s.image_id for s in samples],
         sizes=[(s.image.shape[0], s.image.shape[1]) for s in samples],
-        labels=None if first.label is None else torch.tensor([s.label for s in samples]),
-        boxes=None
-        if first.objects is None
-        else [
-            torch.from_numpy(s.objects.boxes) * torch.tensor([x, y, x, y])
-            for s, (x, y) in zip(samples, scales, strict=True)
-        ],  # type: ignore[union-attr]
-        box_labels=None if first.objects is None else [torch.from_numpy(s.objects.labels) for s in samples],  # type: ignore[union-attr]
-        semantic=None if first.semantic is None else torch.stack([_label_map(s.semantic, image_size) for s in samples]),  # type: ignore[arg-type]
     )
+    labels, objects, maps = ([getattr(s, kind) for s in samples] for kind in ("label", "objects", "semantic"))
+    if labels[0] is not None:
+        batch.labels = torch.tensor(labels)
+    if objects[0] is not None:
+        scales = [torch.tensor([image_size[1] / width, image_size[0] / height] * 2) for height, width in batch.sizes]
+        batch.boxes = [torch.from_numpy(o.boxes) * scale for o, scale in zip(objects, scales, strict=True)]
+        batch.box_labels = [torch.from_numpy(o.labels) for o in objects]
+    if maps[0] is not None:
+        batch.semantic = torch.stack([_label_map(m, image_size) for m in maps])
+    return batch
 
 
 def _image(image: np.ndarray, size: tuple[int, int]) -> Tensor:

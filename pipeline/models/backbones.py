@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TORCHVISION = "torchvision/"
 FROM_CHECKPOINT = "checkpoint"  # in place of `weights`: pretrained, but a checkpoint brings the tensors
+IMAGENET_MEAN: Sequence[float]
+IMAGENET_STD: Sequence[float]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -115,10 +117,11 @@ def freeze(network: nn.Module, stride: int) -> nn.Module:
     Returns:
         The network.
     """
-    from timm.utils.model import freeze_batch_norm_2d
+    from timm.utils.model import freeze_batch_norm_2d  # type: ignore[attr-defined]
 
     network = freeze_batch_norm_2d(network)
-    stages = [stage["module"] for stage in network.feature_info.info if stage["reduction"] <= stride]
+    feature_info: Any = network.feature_info
+    stages = [stage["module"] for stage in feature_info.info if stage["reduction"] <= stride]
     names = [name for name, _ in network.named_parameters()]
     end = max((i + 1 for i, name in enumerate(names) if stages and name.startswith(f"{stages[-1]}.")), default=0)
     for parameter in list(network.parameters())[:end]:
@@ -179,11 +182,13 @@ class NetworkExtractor:
 
         from pipeline.models.layers import Normalise
 
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
         if name.startswith(TORCHVISION):
-            network, (mean, std) = _torchvision(name.removeprefix(TORCHVISION), weights), (IMAGENET_MEAN, IMAGENET_STD)
+            network = _torchvision(name.removeprefix(TORCHVISION), weights)
         else:
-            network, (mean, std) = create(name, weights), normalisation(name)
-            network.reset_classifier(0)
+            network = create(name, weights)
+            mean, std = normalisation(name)
+            cast(Any, network).reset_classifier(0)
         self.network = torch.nn.Sequential(Normalise(mean, std), network).to(device).eval()
         self.image_size, self.device, self.autocast = image_size, device, autocast
         with torch.inference_mode():

@@ -1,7 +1,7 @@
 """What a network is trained for: loss and prediction of each task around any network.
 
-A model has `loss(batch) -> dict of named scalars, among them "loss"` and `predict(images) -> one Prediction per image`;
-a generator has `loss(batch)` and `sample(n, generator, **options) -> [n, C, H, W]`. A file under models/ gives the network.
+A model has `loss(batch)`, a dict of named scalars, among them "loss", and `predict(images)`, a Prediction per image;
+a generator has `loss(batch)` and `sample(n, generator, **options)`, [n, C, H, W].
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Detection(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The sum of the detector's own losses, and each of them."""
-        assert batch.boxes is not None and batch.box_labels is not None
+        assert batch.boxes is not None
+        assert batch.box_labels is not None
         targets = [{"boxes": b, "labels": c} for b, c in zip(batch.boxes, batch.box_labels, strict=True)]
         training = self.network.training
         self.network.training = True  # the module's own flag only: its layers stay as they are
@@ -121,7 +122,7 @@ TASKS = {"classification": Classification, "detection": Detection, "segmentation
 
 
 def builder(model: str) -> Any:
-    """The `build` function of `pipeline/models/<model>.py`; its keyword-only signature is the schema of model_params."""
+    """The `build` of `pipeline/models/<model>.py`; its keyword-only signature is the schema of model_params."""
     return importlib.import_module(f"pipeline.models.{model.replace('/', '.')}").build
 
 

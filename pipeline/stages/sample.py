@@ -1,4 +1,4 @@
-"""Draws from a trained generator. Reads its checkpoint; writes samples, noise and the features of both to data/samples."""
+"""Draws from a trained generator. Reads its checkpoint; writes samples, noise and features of both to data/samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks inside a trained network or a feature space. Reads a checkpoint or features; writes reports/visualise/<name>."""
+"""Looks inside a network or a feature space. Reads a checkpoint or features; writes reports/visualise/<name>."""
 
 from __future__ import annotations
 

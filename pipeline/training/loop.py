@@ -39,7 +39,7 @@ class Average:
 
 
 def fit(
-    model: nn.Module,
+    model: Any,
     train: Loader,
     val: Loader,
     training: Any,
@@ -50,7 +50,7 @@ def fit(
 ) -> list[dict[str, float]]:
     """Trains `model` in place.
 
-    Every random number derives from (seed, epoch, step), so a run that goes on from a snapshot ends in the same weights.
+    Every random number derives from (seed, epoch, step): a run that goes on from a snapshot ends in the same weights.
 
     Args:
         model: on the CPU.
@@ -66,7 +66,7 @@ def fit(
     Raises:
         PipelineError: the loss is not finite; names epoch, step and parts.
     """
-    model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(compute.device, memory_format=torch.channels_last)
     optimiser = optim.optimiser(model, training)
     steps_per_epoch = len(train)
     total, warmup = training.epochs * steps_per_epoch, round(training.warmup_epochs * steps_per_epoch)
@@ -111,7 +111,7 @@ def fit(
                 "epoch": epoch + 1,
                 "lr": schedule.get_last_lr()[-1],
                 **{name: value / len(train.split) for name, value in sums.items()},
-                **{f"val_{name}": value for name, value in validate(model, val, seed, compute).items()},
+                **{f"val_{name}": part for name, part in validate(model, val, seed, compute).items()},
             }
         )
         if snapshots is not None and time.monotonic() - saved_at > SNAPSHOT_SECONDS:
@@ -138,7 +138,7 @@ def _epoch(train: Loader, training: Any, seed: int, epoch: int) -> Iterator[Batc
 
 
 @torch.no_grad()
-def validate(model: nn.Module, val: Loader, seed: int, compute: Compute) -> dict[str, float]:
+def validate(model: Any, val: Loader, seed: int, compute: Compute) -> dict[str, float]:
     """The loss and its parts on a split, averaged over images, with the same noise at every call."""
     model.eval()
     torch.manual_seed(derive(seed, "validate"))

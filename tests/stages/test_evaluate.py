@@ -158,7 +158,8 @@ def test_a_classifier_is_judged(params):
     assert metrics["log_loss"] == pytest.approx(-(10 * np.log(0.8) + 2 * np.log(0.1)) / 12, rel=1e-5)
     assert [row["image_id"] for row in rows] == [f"image_{i}" for i in range(NUM)]
     assert [row["image_id"] for row in rows if not row["correct"]] == ["image_3", "image_7"]
-    assert rows[3]["predicted"] == 1 and rows[3]["label"] == 0
+    assert rows[3]["predicted"] == 1
+    assert rows[3]["label"] == 0
     assert np.mean([row["log_loss"] for row in rows]) == pytest.approx(metrics["log_loss"], rel=1e-5)
     assert [row["class"] for row in metrics["per_class"]] == CLASSES
     assert metrics["per_class"][0]["recall"] == pytest.approx(3 / 4)
@@ -346,7 +347,7 @@ def test_an_impossible_prediction_is_refused_by_image(params, name, columns, mes
 )
 def test_every_image_must_be_predicted_exactly_once(params, order, message):
     predict("heads", class_scores(), order=order)
-    with pytest.raises(PipelineError, match="predictions.arrow" + message):
+    with pytest.raises(PipelineError, match=r"predictions.arrow" + message):
         evaluate.run(params, "heads")
 
 
@@ -360,26 +361,26 @@ def test_an_image_of_another_split_is_refused(params):
 
 def test_predictions_of_another_split_are_refused(params):
     predict("heads", class_scores(), split="val")
-    with pytest.raises(PipelineError, match="info.json split: 'val', not 'test'; fix: dvc repro"):
+    with pytest.raises(PipelineError, match=r"info.json split: 'val', not 'test'; fix: dvc repro"):
         evaluate.run(params, "heads")
 
 
 def test_missing_predictions_are_named(params):
     (paths.predictions("heads") / "info.json").unlink()
-    with pytest.raises(PipelineError, match="data/predictions/heads/info.json: not readable"):
+    with pytest.raises(PipelineError, match=r"data/predictions/heads/info.json: not readable"):
         evaluate.run(params, "heads")
 
 
 def test_cut_predictions_are_named(params):
     path = paths.predictions("heads") / "predictions.arrow"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(PipelineError, match="predictions.arrow: not readable"):
+    with pytest.raises(PipelineError, match=r"predictions.arrow: not readable"):
         evaluate.run(params, "heads")
 
 
 def test_samples_of_another_space_are_refused(params):
     draw_samples(space=SPACE | {"image_size": 8})
-    with pytest.raises(PipelineError, match="info.json features: of another space"):
+    with pytest.raises(PipelineError, match=r"info.json features: of another space"):
         evaluate.run(params, "dreams")
 
 

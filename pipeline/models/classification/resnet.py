@@ -3,10 +3,15 @@
 The small stem is the paper's for CIFAR (section 4.2): one 3x3 convolution, no pooling.
 """
 
+from typing import Any
+
 from torch import nn
 
+from pipeline.errors import ParamsError
 from pipeline.models.layers import Normalise
 from pipeline.structures import DatasetInfo
+
+GROUPS = 4
 
 
 def build(
@@ -22,22 +27,28 @@ def build(
     Args:
         info: gives K, C, mean and std.
         layers: blocks in each of the four groups; [2, 2, 2, 2] is ResNet-18.
-        channels: width of each group.
+        channels: width of each group; the stem has 64.
         small_stem: for images of about 32 pixels or less.
         dropout: before the last layer.
+
+    Raises:
+        ParamsError: not four groups.
     """
     from timm.models.resnet import BasicBlock, ResNet
 
-    network = ResNet(
-        BasicBlock,
+    for name, values in (("layers", layers), ("channels", channels)):
+        if len(values) != GROUPS or min(values) < 1:
+            raise ParamsError(f"classification/resnet {name}: {values}; a ResNet has {GROUPS} groups, each at least 1")
+    network: Any = ResNet(
+        BasicBlock,  # type: ignore[arg-type]
         tuple(layers),
         num_classes=len(info.classes),
         in_chans=info.channels,
         channels=tuple(channels),
-        stem_width=channels[0],
         drop_rate=dropout,
     )
     if small_stem:
         network.conv1 = nn.Conv2d(info.channels, network.conv1.out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()
     return nn.Sequential(Normalise(info.mean, info.std), network)

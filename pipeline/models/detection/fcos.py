@@ -1,10 +1,12 @@
 """FCOS (Tian et al. 2019): a single-stage, anchor-free detector on a feature pyramid, from torchvision.
 
 Departs from the paper in size: a light backbone, a narrower and shallower head, levels at strides 8 to 64
-with limits fit for images of about 200 pixels (objects of 32, 64 and 128 pixels from a location to their farthest side).
+with limits fit for images of about 200 pixels: 32, 64 and 128 pixels from a location to its farthest side.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ class Pyramid(nn.Module):
         super().__init__()
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-        self.backbone = backbones.create(name, weights, features_only=True, out_indices=(2, 3, 4))
+        self.backbone: Any = backbones.create(name, weights, features_only=True, out_indices=(2, 3, 4))
         self.pyramid = FeaturePyramidNetwork(
             self.backbone.feature_info.channels(), out_channels, extra_blocks=LastLevelMaxPool()
         )

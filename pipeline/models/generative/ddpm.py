@@ -67,6 +67,6 @@ def build(
         channels: width at each resolution, each half the one before; multiples of 32.
         layers: residual blocks at each resolution.
         timesteps: steps of the forward process, and of sampling.
-        schedule: diffusers' name of the variances: linear (the paper's) or squaredcos_cap_v2 (Nichol and Dhariwal 2021).
+        schedule: diffusers' name: linear (the paper's) or squaredcos_cap_v2 (Nichol and Dhariwal 2021).
     """
     return DDPM(info, channels, layers, timesteps, schedule)
