@@ -42,14 +42,16 @@ def fit(
 
     state = scaling(features)
     model: Any = MLPClassifier((hidden,), alpha=alpha, learning_rate_init=lr, max_iter=epochs, random_state=seed)
-    targets = np.eye(num_classes, dtype=int)[labels] if num_classes == 2 else labels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is the caller's choice
-        model.fit(features_scaled(state, features), targets)
+        model.fit(features_scaled(state, features), labels)
     weight = np.zeros((hidden, num_classes), np.float32)
     bias = np.full(num_classes, -1e9, np.float32)
-    columns = np.arange(num_classes) if num_classes == 2 else model.classes_
-    weight[:, columns], bias[columns] = model.coefs_[1], model.intercepts_[1]
+    if len(model.classes_) == 2:  # scikit-learn keeps one output for two classes
+        weight[:, model.classes_[1]] = model.coefs_[1][:, 0]
+        bias[model.classes_] = [0.0, model.intercepts_[1][0]]
+    else:
+        weight[:, model.classes_], bias[model.classes_] = model.coefs_[1], model.intercepts_[1]
     return {
         **state,
         "weight0": model.coefs_[0].astype(np.float32),
