@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.structures import Batch
+from pipeline.structures import IGNORE, Batch
 
 
 def augment_batch(batch: Batch, online: Any, num_classes: int, generator: torch.Generator) -> Batch:
@@ -25,7 +25,7 @@ def augment_batch(batch: Batch, online: Any, num_classes: int, generator: torch.
         batch = flip(batch, torch.rand(len(batch.images), generator=generator) < online.flip)
     if online.crop > 0:
         shifts = torch.rand(len(batch.images), 2, generator=generator) * 2 - 1
-        batch = replace(batch, images=shift(batch.images, shifts * online.crop))
+        batch = shift(batch, shifts * online.crop)
     if online.mixup > 0 and batch.labels is not None:
         share = float(torch._sample_dirichlet(torch.full((2,), online.mixup), generator=generator)[0])
         batch = mixup(batch, torch.randperm(len(batch.images), generator=generator), share, num_classes)
@@ -53,19 +53,34 @@ def flip(batch: Batch, flipped: Tensor) -> Batch:
     return replace(batch, images=images, boxes=boxes, semantic=semantic)
 
 
-def shift(images: Tensor, shares: Tensor) -> Tensor:
+def shift(batch: Batch, shares: Tensor) -> Batch:
     """Moves each image by whole pixels; the border is repeated where it moves away from.
 
+    Boxes move along, are cut at the border and go when nothing is left; a label map is IGNORE where nothing moved in.
+
     Args:
-        images: [B, C, H, W].
+        batch: any batch.
         shares: [B, 2], shift down and right as shares of H and W.
     """
-    height, width = images.shape[2:]
+    height, width = batch.images.shape[2:]
     moves = (shares * torch.tensor([height, width])).round().long()
-    rows = (torch.arange(height) - moves[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width) - moves[:, 1:]).clamp(0, width - 1)
-    picked = torch.gather(images, 2, rows[:, None, :, None].expand_as(images))
-    return torch.gather(picked, 3, columns[:, None, None, :].expand_as(images))
+    sources = torch.arange(height) - moves[:, :1], torch.arange(width) - moves[:, 1:]
+    rows, columns = (source.clamp(0, side - 1) for source, side in zip(sources, (height, width), strict=True))
+    index = torch.arange(len(moves))[:, None, None], rows[:, :, None], columns[:, None, :]
+    images = batch.images.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2)
+    semantic = batch.semantic
+    if semantic is not None:
+        inside = (sources[0] == rows)[:, :, None] & (sources[1] == columns)[:, None, :]
+        semantic = torch.where(inside, semantic[index], IGNORE)
+    boxes, box_labels = batch.boxes, batch.box_labels
+    if boxes is not None and box_labels is not None:
+        limits = torch.tensor([width, height, width, height], dtype=torch.float32)
+        moved = [b + m.flip(0).repeat(2) for b, m in zip(boxes, moves, strict=True)]
+        cut = [b.clamp(min=torch.zeros(4)).minimum(limits) for b in moved]
+        kept = [(b[:, 2] > b[:, 0]) & (b[:, 3] > b[:, 1]) for b in cut]
+        boxes = [b[k] for b, k in zip(cut, kept, strict=True)]
+        box_labels = [c[k] for c, k in zip(box_labels, kept, strict=True)]
+    return replace(batch, images=images, semantic=semantic, boxes=boxes, box_labels=box_labels)
 
 
 def mixup(batch: Batch, partner: Tensor, share: float, num_classes: int) -> Batch:
