@@ -49,7 +49,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     for name, array in checkpoint.arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise PipelineError(f"{folder} {name}: the trained weights are not finite; fix: lower the learning rate")
-    content = to_bytes({name: np.ascontiguousarray(array) for name, array in sorted(checkpoint.arrays.items())})
+    # np.ascontiguousarray would make a scalar, such as a batch norm's counter, an array of one
+    content = to_bytes({name: np.asarray(array, order="C") for name, array in sorted(checkpoint.arrays.items())})
     with written_whole(folder) as temporary:
         temporary.mkdir()
         (temporary / "weights.safetensors").write_bytes(content)
@@ -77,6 +78,8 @@ def load(folder: Path) -> Checkpoint:
         content = (folder / "weights.safetensors").read_bytes()
     except FileNotFoundError as error:
         raise PipelineError(f"{error.filename}: no checkpoint there; fix: dvc repro the run's train stage") from None
+    except ValueError as error:
+        raise PipelineError(f"{folder}/model.json: not readable ({error}); fix: train again") from None
     if hashlib.sha256(content).hexdigest() != description["sha256"]:
         raise PipelineError(
             f"{folder}/weights.safetensors: damaged (its sha256 differs from model.json); fix: train again"
