@@ -7,6 +7,7 @@ or `pixels`, which needs no network. Weights are `installed` (a package on this 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -57,11 +58,32 @@ def state_of(name: str, weights: str) -> dict[str, Tensor] | None:
         keys = timm.create_model(name).state_dict().keys()
         values = INSTALLED[name]().values()
         return dict(zip(keys, values, strict=True))
-    if not Path(weights).is_file():
-        raise ParamsError(f"weights {weights!r}: no such file; fix: put it there, or say installed, pretrained or none")
+    return _state_of_file(weights)
+
+
+def _state_of_file(weights: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(weights)
+    if not Path(weights).is_file():
+        raise ParamsError(f"weights {weights!r}: no such file; fix: put it there, or say pretrained or none")
+    try:
+        return load_file(weights)
+    except SafetensorError as error:
+        raise PipelineError(f"{weights}: not a readable safetensors file ({error}); fix: replace it") from None
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that timm does not have, with near ones.
+
+    Raises:
+        ParamsError: unknown name.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=8) or list(INSTALLED)
+        raise ParamsError(f"backbone {name!r}: timm has no such model ({did_you_mean(name, near)})")
 
 
 def create(name: str, weights: str, **timm_params: Any) -> nn.Module:
@@ -78,9 +100,7 @@ def create(name: str, weights: str, **timm_params: Any) -> nn.Module:
     """
     import timm
 
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name[:8]}*")[:8] or list(INSTALLED)
-        raise ParamsError(f"backbone {name!r}: timm has no such model ({did_you_mean(name, near)})")
+    check_name(name)
     network = timm.create_model(name, pretrained=weights == "pretrained", **timm_params)
     state = state_of(name, weights)
     if state is not None:
@@ -216,9 +236,7 @@ def _torchvision(name: str, weights: str) -> nn.Module:
         choices = torchvision.models.list_models(module=torchvision.models)
         raise ParamsError(f"backbone 'torchvision/{name}': unknown ({did_you_mean(name, choices)})") from None
     if weights not in ("none", "pretrained"):
-        from safetensors.torch import load_file
-
-        load_shared(network, load_file(weights), where=f"weights {weights!r} of torchvision/{name}")
+        load_shared(network, _state_of_file(weights), where=f"weights {weights!r} of torchvision/{name}")
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(network, head):
             setattr(network, head, torch.nn.Identity())

@@ -161,7 +161,8 @@ def restore(model: str, info: DatasetInfo, model_params: dict[str, Any], arrays:
         want = tuple(own[key].shape) if key in own else None
         if have != want:
             raise PipelineError(
-                f"checkpoint of {model}: {key} is {have or 'missing'}, the network wants {want or 'none'}"
+                f"checkpoint of {model}: {key} is {'missing' if have is None else have}, "
+                f"the network wants {'none' if want is None else want}"
             )
     built.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return built.eval()

@@ -39,7 +39,7 @@ def grad_cam(network: nn.Module, images: Tensor, classes: Tensor, *, layer: str 
     kept: list[Tensor] = []
     handle = modules[layer].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     try:
-        logits = network(images.requires_grad_(True))
+        logits = network(images.detach().requires_grad_(True))
     finally:
         handle.remove()
     maps = kept[0]

@@ -20,7 +20,7 @@ def gradient(network: nn.Module, images: Tensor, classes: Tensor) -> np.ndarray:
     Returns:
         [B, H, W] in 0..1, each map divided by its 99th percentile and cut there.
     """
-    images = images.requires_grad_(True)
+    images = images.detach().requires_grad_(True)
     score = network(images).gather(1, classes[:, None]).sum()
     (gradients,) = torch.autograd.grad(score, images)
     heat = gradients.abs().amax(1).cpu().numpy()

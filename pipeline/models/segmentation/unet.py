@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from pipeline.errors import PipelineError
 from pipeline.models import backbones
 from pipeline.models.layers import Normalise
 from pipeline.structures import DatasetInfo
@@ -25,12 +26,21 @@ def build(
         weights: see models/backbones.py.
         decoder_channels: width of the five steps up.
         frozen_stride: the encoder's weights up to this stride stay as they are.
+
+    Raises:
+        PipelineError: the images' sides are not multiples of 32.
     """
     import segmentation_models_pytorch as smp
 
+    if info.image_size is not None and any(side % 32 for side in info.image_size):
+        raise PipelineError(
+            f"dataset {info.name}: a U-Net needs sides that are multiples of 32 ({info.image_size}); "
+            "fix: set training.image_size"
+        )
+    backbones.check_name(encoder)
     network = smp.Unet(
         f"tu-{encoder}",
-        encoder_weights=None,
+        encoder_weights=True if weights == "pretrained" else None,  # what timm downloads
         in_channels=3,
         classes=len(info.semantic_classes),
         decoder_channels=tuple(decoder_channels),
