@@ -1,0 +1,126 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.structures import DatasetInfo
+from pipeline.training import checkpoint as checkpoints
+from pipeline.training.checkpoint import Checkpoint, Snapshots, run_digest
+
+INFO = DatasetInfo("toy", ["classification"], ["a", "b"], 1, "none", "none", "here", image_size=[8, 8])
+
+
+def a_checkpoint(**arrays):
+    arrays = {"weight": np.arange(6, dtype=np.float32).reshape(2, 3).T, "count": np.array(4), **arrays}
+    return Checkpoint("classification/resnet", {"layers": [1, 1]}, INFO, arrays)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    checkpoints.save(tmp_path / "run", a_checkpoint())
+    return tmp_path / "run"
+
+
+def test_what_is_saved_is_loaded(folder):
+    loaded = checkpoints.load(folder)
+    assert (loaded.model, loaded.model_params, loaded.info) == ("classification/resnet", {"layers": [1, 1]}, INFO)
+    assert loaded.arrays["weight"].tolist() == [[0, 3], [1, 4], [2, 5]]  # a transposed view, written in its own order
+    assert loaded.arrays["count"].shape == ()
+    assert loaded.arrays["count"] == 4
+
+
+def test_same_weights_same_bytes_in_any_order(folder, tmp_path):
+    other = a_checkpoint()
+    other.arrays = dict(reversed(other.arrays.items()))
+    checkpoints.save(tmp_path / "other", other)
+    for name in ("weights.safetensors", "model.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_every_flipped_byte_is_caught(folder):
+    path = folder / "weights.safetensors"
+    good = path.read_bytes()
+    for position in (0, 9, len(good) // 2, len(good) - 1):
+        bad = bytearray(good)
+        bad[position] ^= 4
+        path.write_bytes(bytes(bad))
+        with pytest.raises(PipelineError, match=r"weights\.safetensors: damaged .*; fix: train again"):
+            checkpoints.load(folder)
+    path.write_bytes(good[:-1])
+    with pytest.raises(PipelineError, match="damaged"):
+        checkpoints.load(folder)
+
+
+def test_cut_description_is_named(folder):
+    path = folder / "model.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(PipelineError, match=r"model\.json: not readable .*; fix: train again"):
+        checkpoints.load(folder)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "model.json"])
+def test_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(PipelineError, match=f"{name}: no checkpoint there; fix: dvc repro"):
+        checkpoints.load(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_and_the_good_ones_stay(folder, value):
+    before = (folder / "weights.safetensors").read_bytes()
+    with pytest.raises(PipelineError, match=r"run bias: the trained weights are not finite; fix: lower"):
+        checkpoints.save(folder, a_checkpoint(bias=np.array([0, value], np.float32)))
+    assert (folder / "weights.safetensors").read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+def test_digest_follows_settings_and_inputs_and_nothing_else(tmp_path):
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    (inputs / "train.arrow").write_bytes(b"1234")
+    first = run_digest({"a": 1, "b": 2}, inputs)
+    assert run_digest({"b": 2, "a": 1}, inputs) == first
+    assert run_digest({"a": 1, "b": 3}, inputs) != first
+    (inputs / "train.arrow").write_bytes(b"12345")
+    assert run_digest({"a": 1, "b": 2}, inputs) != first
+
+
+def test_a_snapshot_comes_back_and_another_digest_removes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    snapshots = Snapshots("run", "one")
+    assert snapshots.load() is None
+    snapshots.save({"rows": [{"loss": 0.5}], "model": {"weight": torch.tensor([1.0, 2.0])}})
+    state = Snapshots("run", "one").load()
+    assert state["rows"] == [{"loss": 0.5}]
+    assert state["model"]["weight"].tolist() == [1, 2]
+    assert Snapshots("run", "two").load() is None
+    assert Snapshots("run", "one").load() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"cut"])
+def test_an_unreadable_snapshot_is_told_and_left_aside(content, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    snapshots = Snapshots("run", "one")
+    snapshots.save({"rows": []})
+    snapshots.path.write_bytes(snapshots.path.read_bytes()[:60] if content == b"cut" else content)
+    assert snapshots.load() is None
+    message = capsys.readouterr().err
+    assert message.startswith("warning: data/resume/run/one.pt: not readable")
+    assert message.count("\n") == 1
+
+
+def test_a_snapshot_with_code_in_it_is_not_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    snapshots = Snapshots("run", "one")
+    snapshots.save({"rows": [shutil.rmtree]})
+    assert snapshots.load() is None
+    assert "weights_only" not in capsys.readouterr().err
+
+
+def test_description_holds_no_path(folder):
+    content = json.loads((folder / "model.json").read_text())
+    assert sorted(content) == ["info", "model", "model_params", "sha256"]
+    assert str(folder.parent) not in (folder / "model.json").read_text()
