@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.data import store
+from pipeline.data.store import Store, to_row, writing
+from pipeline.errors import PipelineError
+from pipeline.structures import Sample
+
+
+@pytest.fixture
+def folder(info, sample, tmp_path):
+    with writing(tmp_path / "toy", info) as writer:
+        writer.add("train", to_row(sample))
+        writer.add("test", to_row(sample))
+    return tmp_path / "toy"
+
+
+def test_every_kind_of_truth_comes_back(folder, sample):
+    read = Store(folder).split("train").read(0, masks=True)
+    assert (read.image_id, read.file_name, read.group) == ("a", "folder/a.jpg", "g")
+    assert read.captions == sample.captions
+    assert np.array_equal(read.image, sample.image)
+    assert np.array_equal(read.semantic, sample.semantic)
+    for name in ("boxes", "labels", "area", "iscrowd", "masks", "keypoints"):
+        assert np.array_equal(getattr(read.objects, name), getattr(sample.objects, name)), name
+    for name in ("ids", "segment_ids", "labels"):
+        assert np.array_equal(getattr(read.segments, name), getattr(sample.segments, name)), name
+    assert (read.label, read.target) == (None, None)
+
+
+def test_masks_are_decoded_only_when_asked_for(folder):
+    read = Store(folder).split("train").read(0)
+    assert read.objects.masks is None
+    assert read.segments is None
+    assert len(read.objects) == 2
+
+
+def test_encoded_bytes_of_the_source_are_kept(info, sample, tmp_path):
+    source = store.encode_png(sample.image) + b"trailing"
+    with writing(tmp_path / "toy", info) as writer:
+        writer.add("train", to_row(sample, source))
+    assert Store(tmp_path / "toy").split("train").row(0)["image"] == source
+
+
+def test_segment_ids_up_to_24_bits_come_back():
+    ids = np.array([[0, 255, 256], [65535, 65536, 2**24 - 1]], np.int32)
+    assert np.array_equal(store.decode_ids(store.encode_ids(ids)), ids)
+
+
+def test_mean_std_counts_and_size_are_measured_on_train(info, tmp_path):
+    with writing(tmp_path / "toy", info) as writer:
+        writer.add("train", to_row(Sample("a", "", np.zeros((2, 4, 3), np.uint8))))
+        writer.add("train", to_row(Sample("b", "", np.full((2, 4, 3), 255, np.uint8))))
+        writer.add("test", to_row(Sample("c", "", np.full((5, 5, 3), 9, np.uint8))))
+    found = Store(tmp_path / "toy").info
+    assert (found.mean, found.std) == ([0.5] * 3, [0.5] * 3)
+    assert found.counts == {"test": 1, "train": 2}
+    assert found.image_size == [2, 4]
+
+
+def test_many_rows_become_batches_and_shards(info, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROWS_PER_BATCH", 4)
+    monkeypatch.setattr(store, "MAX_SHARD_BYTES", 1000)
+    with writing(tmp_path / "toy", info) as writer:
+        for i in range(14):
+            writer.add("train", to_row(Sample(f"i{i}", "", np.full((2, 2, 3), i, np.uint8), label=i % 2)))
+    assert len(list((tmp_path / "toy").glob("train-*.arrow"))) > 1
+    split = Store(tmp_path / "toy").split("train")
+    assert split.column("image_id") == [f"i{i}" for i in range(14)]
+    assert [int(sample.image[0, 0, 0]) for sample in split] == list(range(14))
+    assert split.row(13)["label"] == 1
+
+
+def test_pandas_opens_a_shard_as_it_is(folder):
+    table = pd.read_feather(folder / "train-00000.arrow")
+    assert table["captions"][0].tolist() == ["A cat left of a dog."]
+    assert "target" not in table.columns
+
+
+@pytest.mark.parametrize("box", [[3, 3, 3, 9], [3, 9, 8, 3], [np.nan, 0, 1, 1], [0, 0, np.inf, 1]])
+def test_an_impossible_box_is_refused_by_image_and_index(sample, box):
+    sample.objects.boxes[1] = box
+    with pytest.raises(PipelineError, match=r"folder/a\.jpg#1 bbox: not a box with positive area .*; fix: "):
+        to_row(sample)
+
+
+def test_a_label_map_of_another_size_is_refused(sample):
+    sample.semantic = sample.semantic[:5]
+    with pytest.raises(PipelineError, match=r"a\.jpg semantic: the map is \(5, 30\), the image \(20, 30\)"):
+        to_row(sample)
+
+
+def test_a_store_that_failed_half_way_leaves_nothing(info, sample, tmp_path):
+    def fail():
+        with writing(tmp_path / "toy", info) as writer:
+            writer.add("train", to_row(sample))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_absent_folder_split_and_damaged_info_are_named(folder, tmp_path):
+    with pytest.raises(PipelineError, match=r"none: no dataset there; fix: dvc repro"):
+        Store(tmp_path / "none")
+    with pytest.raises(PipelineError, match=r"no split 'val'; it has: test, train"):
+        Store(folder).split("val")
+    path = folder / "info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "colors": []}))
+    with pytest.raises(PipelineError, match=r"info\.json: not readable \(.*colors.*\); fix: dvc repro"):
+        Store(folder)
+
+
+def test_same_samples_same_bytes(folder, info, sample, tmp_path):
+    with writing(tmp_path / "again", info) as writer:
+        writer.add("train", to_row(sample))
+        writer.add("test", to_row(sample))
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_no_objects_are_an_empty_answer_not_an_absent_one(info, sample, tmp_path):
+    empty = store.Objects(
+        np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool)
+    )
+    sample.objects = empty
+    with writing(tmp_path / "toy", info) as writer:
+        writer.add("train", to_row(sample))
+    read = Store(tmp_path / "toy").split("train").read(0, masks=True)
+    assert read.objects.boxes.shape == (0, 4)
+    assert read.objects.masks.shape == (0, 20, 30)
+    assert read.objects.keypoints.shape == (0, 3, 3)
