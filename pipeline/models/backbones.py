@@ -203,12 +203,14 @@ class NetworkExtractor:
         from pipeline.models.layers import Normalise
 
         mean, std = IMAGENET_MEAN, IMAGENET_STD
-        if name.startswith(TORCHVISION):
-            network = _torchvision(name.removeprefix(TORCHVISION), weights)
-        else:
-            network = create(name, weights)
-            mean, std = normalisation(name)
-            cast(Any, network).reset_classifier(0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # weights of `none` must be the same in `extract` and `sample`
+            if name.startswith(TORCHVISION):
+                network = _torchvision(name.removeprefix(TORCHVISION), weights)
+            else:
+                network = create(name, weights)
+                mean, std = normalisation(name)
+                cast(Any, network).reset_classifier(0)
         self.network = torch.nn.Sequential(Normalise(mean, std), network).to(device).eval()
         self.image_size, self.device, self.autocast = image_size, device, autocast
         with torch.inference_mode():

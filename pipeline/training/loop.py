@@ -109,7 +109,7 @@ def fit(
         rows.append(
             {
                 "epoch": epoch + 1,
-                "lr": schedule.get_last_lr()[-1],
+                "lr": float(schedule.get_last_lr()[-1]),
                 **{name: value / len(train.split) for name, value in sums.items()},
                 **{f"val_{name}": part for name, part in validate(model, val, seed, compute).items()},
             }

@@ -52,6 +52,16 @@ def test_features_are_what_the_classifier_sees(lite0):
     assert extractor([image])[0] == pytest.approx(maps.mean((2, 3))[0].numpy(), rel=1e-4, abs=1e-5)
 
 
+def test_random_weights_are_the_same_each_time_and_leave_the_seed_alone():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    torch.manual_seed(5)
+    want = torch.rand(1)
+    torch.manual_seed(5)
+    first = backbones.extractor(TINY, "none", 32, channels=3)([image])
+    assert torch.equal(torch.rand(1), want)
+    assert np.array_equal(first, backbones.extractor(TINY, "none", 32, channels=3)([image]))
+
+
 def test_grey_images_are_seen_as_colourless_ones():
     extractor = backbones.extractor(TINY, "none", 64, channels=1)
     grey = np.random.default_rng(0).integers(0, 256, (64, 64, 1), dtype=np.uint8)

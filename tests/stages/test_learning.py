@@ -186,7 +186,6 @@ def test_features_of_images_without_labels_have_no_label(project):
 def test_features_do_not_depend_on_the_batch(project):
     from pipeline.models import backbones
 
-    torch.manual_seed(project.defaults.seed)
     extractor = backbones.extractor(TINY, "none", 32, channels=3)
     image = Store(paths.raw("shapes")).split("test").read(4).image
     want = extractor([image])[0]
