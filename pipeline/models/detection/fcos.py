@@ -6,7 +6,7 @@ with limits fit for images of about 200 pixels: 32, 64 and 128 pixels from a loc
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ class Pyramid(nn.Module):
         super().__init__()
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-        self.backbone: Any = backbones.create(name, weights, features_only=True, out_indices=(2, 3, 4))
+        self.backbone = cast(Any, backbones.create(name, weights, features_only=True, out_indices=(2, 3, 4)))
         self.pyramid = FeaturePyramidNetwork(
             self.backbone.feature_info.channels(), out_channels, extra_blocks=LastLevelMaxPool()
         )
