@@ -128,6 +128,8 @@ def load_shared(network: nn.Module, state: dict[str, Tensor], where: str) -> Non
 def freeze(network: nn.Module, stride: int) -> nn.Module:
     """Keeps a pretrained features network as it is where training would cost most and gain least.
 
+    What is not fixed is marked as pretrained, for the optimiser.
+
     Batch norms keep their statistics, scales and shifts; all weights up to the last map of `stride` are fixed.
 
     Args:
@@ -146,6 +148,7 @@ def freeze(network: nn.Module, stride: int) -> nn.Module:
     end = max((i + 1 for i, name in enumerate(names) if stages and name.startswith(f"{stages[-1]}.")), default=0)
     for parameter in list(network.parameters())[:end]:
         parameter.requires_grad_(False)
+    cast(Any, network).is_pretrained = True
     return network
 
 

@@ -21,17 +21,22 @@ def optimiser(model: nn.Module, training: Any) -> torch.optim.Optimizer:
     """The optimiser of a run.
 
     Biases and the scales of normalisation layers (parameters of one dimension) are not decayed. Parameters of a
-    submodule `backbone` or `encoder` learn at `lr * backbone_lr_factor`.
+    module with the attribute `is_pretrained` learn at `lr * backbone_lr_factor`.
 
     Args:
         model: its trainable parameters are taken.
         training: a run's `training` section.
     """
+    pretrained = {
+        id(parameter)
+        for module in model.modules()
+        if getattr(module, "is_pretrained", False)
+        for parameter in module.parameters()
+    }
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.requires_grad:
-            key = (not {"backbone", "encoder"}.isdisjoint(name.split(".")), parameter.ndim > 1)
-            groups.setdefault(key, []).append(parameter)
+            groups.setdefault((id(parameter) in pretrained, parameter.ndim > 1), []).append(parameter)
     settings: Iterable[dict[str, Any]] = [
         {
             "params": parameters,

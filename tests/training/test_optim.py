@@ -38,6 +38,7 @@ class Toy(nn.Module):
     def __init__(self):
         super().__init__()
         self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.backbone.is_pretrained = True
         self.fixed = nn.Linear(2, 2).requires_grad_(False)
         self.head = nn.Linear(4, 2)
 
