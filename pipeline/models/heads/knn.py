@@ -8,7 +8,7 @@ PROBABILITIES = True
 
 
 def fit(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, *, neighbours: int = 5
+    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, *, neighbours: int = 5, power: float = 1.0
 ) -> dict[str, np.ndarray]:
     """Keeps the standardised features.
 
@@ -18,11 +18,12 @@ def fit(
         num_classes: K.
         seed: not used.
         neighbours: k; at most N are asked.
+        power: of the features, see `scaling`.
 
     Returns:
-        `features` [N, D], `labels` [N], `neighbours` and `num_classes` (scalars), `mean` and `scale` [D].
+        `features` [N, D], `labels` [N], `neighbours` and `num_classes` (scalars), `power`, `mean` and `scale` [D].
     """
-    state = scaling(features)
+    state = scaling(features, power)
     return {
         **state,
         "features": features_scaled(state, features).astype(np.float32),

@@ -10,7 +10,14 @@ PROBABILITIES = True
 
 
 def fit(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, *, c: float = 1.0, max_iter: int = 500
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    seed: int,
+    *,
+    c: float = 1.0,
+    max_iter: int = 500,
+    power: float = 1.0,
 ) -> dict[str, np.ndarray]:
     """The weights of a linear classifier on standardised features.
 
@@ -21,13 +28,14 @@ def fit(
         seed: not used, the optimum is unique.
         c: inverse strength of the L2 penalty on the weights.
         max_iter: steps of L-BFGS.
+        power: of the features, see `scaling`.
 
     Returns:
-        `weight` [K, D], `bias` [K], `mean` and `scale` [D]; a class without samples gets a score of zero probability.
+        `weight` [K, D], `bias` [K], `power`, `mean` and `scale` [D]; a class without samples is never likely.
     """
     from sklearn.linear_model import LogisticRegression
 
-    state = scaling(features)
+    state = scaling(features, power)
     model: Any = LogisticRegression(C=c, max_iter=max_iter).fit(features_scaled(state, features), labels)
     weight = np.zeros((num_classes, features.shape[1]), np.float32)
     bias = np.full(num_classes, -np.inf, np.float32)

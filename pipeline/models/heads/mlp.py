@@ -19,6 +19,7 @@ def fit(
     epochs: int = 60,
     lr: float = 0.001,
     alpha: float = 0.0001,
+    power: float = 1.0,
 ) -> dict[str, np.ndarray]:
     """The weights of both layers, on standardised features.
 
@@ -31,16 +32,17 @@ def fit(
         epochs: passes over the features.
         lr: of Adam.
         alpha: strength of the L2 penalty.
+        power: of the features, see `scaling`.
 
     Returns:
-        `weight0` [D, hidden], `bias0`, `weight1` [hidden, K], `bias1`, `mean` and `scale` [D].
+        `weight0` [D, hidden], `bias0`, `weight1` [hidden, K], `bias1`, `power`, `mean` and `scale` [D].
     """
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    state = scaling(features)
+    state = scaling(features, power)
     model: Any = MLPClassifier((hidden,), alpha=alpha, learning_rate_init=lr, max_iter=epochs, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is the caller's choice

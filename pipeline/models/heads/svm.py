@@ -17,6 +17,7 @@ def fit(
     *,
     c: float = 1.0,
     kernel: Literal["linear", "rbf"] = "rbf",
+    power: float = 1.0,
 ) -> dict[str, np.ndarray]:
     """The support vectors and their weights, on standardised features.
 
@@ -27,13 +28,14 @@ def fit(
         seed: not used, the optimum is unique.
         c: inverse strength of the penalty.
         kernel: linear, or rbf with gamma = 1 / D.
+        power: of the features, see `scaling`.
 
     Returns:
-        `support` [S, D], `dual` [K, S], `bias` [K], `gamma` (0 for linear), `mean` and `scale` [D].
+        `support` [S, D], `dual` [K, S], `bias` [K], `gamma` (0 for linear), `power`, `mean` and `scale` [D].
     """
     from sklearn.svm import SVC
 
-    state = scaling(features)
+    state = scaling(features, power)
     scaled = features_scaled(state, features)
     gamma = 1 / features.shape[1]
     dual = np.zeros((num_classes, len(labels)), np.float64)
