@@ -52,7 +52,8 @@ def set_up(defaults: Any) -> Compute:
     torch.set_num_threads(defaults.threads)
     torch.manual_seed(defaults.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs 5% of a training step
+    # a debugging aid that costs 5% of a training step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     name = defaults.device
     if name == "auto":

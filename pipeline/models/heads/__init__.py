@@ -18,7 +18,7 @@ def scaling(features: np.ndarray, power: float = 1.0) -> dict[str, np.ndarray]:
     Returns:
         `power` (scalar), `mean` and `scale` [D]; a constant feature keeps its scale.
     """
-    state = {"power": np.array(power, np.float32), "mean": np.float32(0), "scale": np.float32(1)}
+    state = {"power": np.array(power, np.float32), "mean": np.array(0, np.float32), "scale": np.array(1, np.float32)}
     features = features_scaled(state, features)
     std = features.std(0)
     return {
