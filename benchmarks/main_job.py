@@ -6,9 +6,10 @@ Each part can run alone and replaces its own part of the results:
     python benchmarks/main_job.py --no-op           a second `dvc repro` against as many trivial stages
     python benchmarks/main_job.py --start           `python -m pipeline --help` against `python -c 'import typer'`
     python benchmarks/main_job.py --quality         the scores in reports/
+    python benchmarks/main_job.py --same --other B  two clones that were run by hand, compared byte by byte
     python benchmarks/main_job.py --two-clones      two fresh clones, run from nothing, compared byte by byte
 
-Without a flag all but the last run. `dvc` and `python` are those of the interpreter that runs this file.
+Without a flag all but the last two run. `dvc` and `python` are those of the interpreter that runs this file.
 """
 
 from __future__ import annotations
@@ -220,6 +221,20 @@ def two_clones() -> dict[str, Any]:
     }
 
 
+def same(clone: Path, other: Path) -> dict[str, Any]:
+    """Two finished clones, compared."""
+    for folder in (clone, other):
+        if not is_settled(folder):
+            raise SystemExit("error: a clone still has something to run; fix: dvc repro there first")
+    differing = differences(clone, other)
+    return {
+        "figures": [
+            figure("two finished clones, files that differ", len(differing), 0, "<=", ", ".join(differing[:5]))
+        ],
+        "differing": differing,
+    }
+
+
 def watched(command: list[str], folder: Path) -> tuple[float, float]:
     """Seconds, and the peak in MB of the proportional memory of the command with all its children."""
     started, peak, over = time.perf_counter(), [0.0], threading.Event()
@@ -313,9 +328,10 @@ def table(parts: dict[str, Any]) -> str:
 def main() -> None:
     """Runs the parts that were asked for, merges them into the results, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for flag in ("cost", "no-op", "start", "quality", "two-clones"):
+    for flag in ("cost", "no-op", "start", "quality", "same", "two-clones"):
         parser.add_argument(f"--{flag}", action="store_true")
-    parser.add_argument("--clone", type=Path, default=ROOT, help="the finished clone that --cost and --quality read")
+    parser.add_argument("--clone", type=Path, default=ROOT, help="the finished clone that is read")
+    parser.add_argument("--other", type=Path, default=ROOT, help="the finished clone that --same compares with it")
     parser.add_argument("--rounds", type=int, default=7, help="repetitions by turns; medians are kept")
     asked = parser.parse_args()
     measures = {
@@ -324,8 +340,11 @@ def main() -> None:
         "no_op": lambda: no_op(asked.rounds),
         "start": lambda: start(asked.rounds),
         "quality": lambda: quality(asked.clone),
+        "same": lambda: same(asked.clone, asked.other),
     }
-    chosen = [name for name in measures if getattr(asked, name)] or [name for name in measures if name != "two_clones"]
+    chosen = [name for name in measures if getattr(asked, name)] or [
+        name for name in measures if name not in ("same", "two_clones")
+    ]
     path = RESULTS / "main_job.json"
     parts = json.loads(path.read_text()) if path.is_file() else {}
     for name in chosen:
