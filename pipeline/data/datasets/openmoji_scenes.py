@@ -240,7 +240,7 @@ def _objects(rng: np.random.Generator, icons: list[Icon], size: int, num: int) -
     labels = sorted(by_class)
     placed: list[Pasted] = []
     visible = np.zeros((0, size, size), bool)
-    largest = (0.9, 0.78, 0.68, 0.6, 0.54, 0.5)[min(num, 6) - 1]
+    largest = (0.72, 0.62, 0.55, 0.5, 0.46, 0.42)[min(num, 6) - 1]
     for _ in range(num):
         members = by_class[labels[rng.integers(len(labels))]]
         icon = members[rng.integers(len(members))]
@@ -262,7 +262,7 @@ def _paste(rng: np.random.Generator, icon: Icon, size: int, largest: float) -> P
     """An icon flipped, scaled, turned by up to 25 degrees and moved, lying on an empty scene."""
     from PIL import Image
 
-    side = max(24, round(size * rng.uniform(0.22, largest)))
+    side = max(24, round(size * rng.uniform(0.24, largest)))
     drawing = openmoji.rasterise(icon.code, side)
     if rng.random() < 0.5:
         drawing = drawing[:, ::-1]
