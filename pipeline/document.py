@@ -73,7 +73,8 @@ class Document:
         try:
             if "<<" in self.text:
                 self._refuse_merge_keys()
-            return YAML(typ="safe").load(self.text)
+            # pure: its messages and its limit on nesting do not depend on the C parser being there
+            return YAML(typ="safe", pure=True).load(self.text)
         except DuplicateKeyError:
             raise self._duplicate() from None
         except MarkedYAMLError as error:
