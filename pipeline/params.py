@@ -106,9 +106,15 @@ class Tracking(Section):
 
 
 class Dataset(Section):
-    """A source, `pipeline/data/datasets/<source>.py`, and its options."""
+    """A source, `pipeline/data/datasets/<source>.py`, and its options.
+
+    Attributes:
+        inputs: the file, folder or address that the source reads, on which DVC makes the stage depend; a source that
+            reads nothing of the user's names requirements.lock, for its data come with or by the installed packages.
+    """
 
     source: Name
+    inputs: Name
     options: Options
 
 

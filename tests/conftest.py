@@ -208,7 +208,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         defaults=schema.Defaults(device="cpu", precision="float32", threads=1, seed=0, training={}),
         tracking=schema.Tracking(uri="sqlite:///mlflow.db", experiment="pipeline", required=False, timeout=2),
         datasets={
-            name: schema.Dataset(source=name, options={}) for name in ("digits", "openmoji_icons", "openmoji_scenes")
+            name: schema.Dataset(source=name, inputs="requirements.lock", options={}) for name in ("digits", "openmoji_icons", "openmoji_scenes")
         },
         augmentations={
             "digits_moved": schema.Augmentation(

@@ -17,7 +17,7 @@ def job(options, transforms=({"name": "HorizontalFlip", "p": 1.0},), copies=2, s
     """What these two stages read of params.yaml."""
     return types.SimpleNamespace(
         defaults=types.SimpleNamespace(seed=0),
-        datasets={"toy": schema.Dataset(source=source, options=options)},
+        datasets={"toy": schema.Dataset(source=source, inputs="requirements.lock", options=options)},
         augmentations={
             "toy_moved": schema.Augmentation(
                 inputs="raw/toy", copies=copies, min_visibility=0.3, transforms=list(transforms)

@@ -44,8 +44,8 @@ tracking:
   required: false
   timeout: 5
 datasets:
-  shapes: {source: digits, options: {}}
-  dots: {source: digits, options: {}}
+  shapes: {source: digits, inputs: requirements.lock, options: {}}
+  dots: {source: digits, inputs: requirements.lock, options: {}}
 augmentations: {}
 features:
   pixels: {inputs: raw/shapes, backbone: pixels, weights: none, image_size: 8, batch_size: 4}
