@@ -5,7 +5,7 @@ Each module has `judge(...) -> Verdict`; `stages/evaluate.py` reads the files be
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
+from pipeline.metrics import bootstrap
 from pipeline.structures import DatasetInfo
 
 
@@ -26,6 +27,7 @@ class Verdict:
         protocol: the rules behind the figures, as pairs of a name and a value.
         per_image: sufficient statistics, one row per image: two runs can be compared from these alone.
         draw: writes pictures into a folder.
+        intervals: name, low and high end of the figures that the images leave uncertain.
     """
 
     metrics: dict[str, float | None]
@@ -33,13 +35,34 @@ class Verdict:
     protocol: list[tuple[str, Any]]
     per_image: pa.Table
     draw: Callable[[Path], None]
+    intervals: list[tuple[str, float, float]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json, to six digits: the last ones of float64 differ between machines."""
         rows = [{key: _rounded(value) for key, value in row.items()} for row in self.per_class]
         figures = {name: _rounded(value) for name, value in self.metrics.items()}
         content = {**figures, "protocol": [list(pair) for pair in self.protocol]}
+        # a list: DVC takes the numbers of a mapping for metrics
+        content["intervals"] = [[name, _rounded(low), _rounded(high)] for name, low, high in self.intervals]
         return {**content, "per_class": rows} if rows else content
+
+    def add_intervals(
+        self, resampled: Callable[[pa.Table, np.ndarray], dict[str, np.ndarray]], groups: Sequence[str | None] | None
+    ) -> None:
+        """Fills in `intervals` and what the protocol says of them; one image, or one group, says nothing of others.
+
+        Args:
+            resampled: of the task's metrics, from `per_image` and weights [R, N] to figures [R].
+            groups: group of each image, where the dataset has groups.
+        """
+        num = self.per_image.num_rows
+        grouped = groups is not None and any(group is not None for group in groups)
+        if num > 1:
+            drawn = bootstrap.weights(num, groups=groups if grouped else None)
+            if (drawn != 1).any():
+                self.intervals = bootstrap.intervals(resampled(self.per_image, drawn))
+        what = f"{bootstrap.NUM_RESAMPLES} resamples of {'whole groups of images' if grouped else 'images'}"
+        self.protocol.append(("intervals", f"{bootstrap.LEVEL:.0%}, percentiles of {what}, with replacement"))
 
 
 @dataclass

@@ -1,0 +1,64 @@
+"""Resampling of images: how far a figure would move had other images of the same kind been drawn.
+
+A resample is a number of copies of each image. A family's `resampled(table, weights)` computes its figures from these
+numbers and what the per-image table keeps: nothing is matched, decoded or sorted again. Resamples are drawn over the
+whole set and not within its classes: the share of a class among new images is as uncertain as all else.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+NUM_RESAMPLES = 1000
+LEVEL = 0.95
+
+
+def weights(
+    num_images: int, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0, groups: Sequence[str | None] | None = None
+) -> np.ndarray:
+    """How often each image is drawn in each resample.
+
+    Args:
+        num_images: N.
+        num_resamples: R.
+        seed: equal seeds and numbers give equal draws, so that two runs on the same images can be paired.
+        groups: N names of what was drawn as a whole (a patient, a video). Whole groups are drawn, as many as there
+            are; an image without a group is one of its own. None: images are drawn.
+
+    Returns:
+        [R, N] uint16; without groups each row sums to N.
+    """
+    rng = np.random.default_rng(seed)
+    members = np.arange(num_images) if groups is None else _group_numbers(groups)
+    num_groups = int(members.max(initial=-1)) + 1
+    drawn = np.zeros((num_resamples, num_groups), np.uint16)
+    for row in drawn:  # row by row: the first resamples do not depend on how many follow
+        row[:] = np.bincount(rng.integers(0, max(num_groups, 1), num_groups), minlength=num_groups)
+    return drawn[:, members] if groups is not None else drawn
+
+
+def _group_numbers(groups: Sequence[str | None]) -> np.ndarray:
+    """[N] int64, groups numbered in the order of their first image."""
+    numbers: dict[object, int] = {}
+    keys = ((index,) if group is None else group for index, group in enumerate(groups))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+    """The percentile interval of resampled values [R] (Efron 1979), over the finite ones; None where there are none.
+
+    Args:
+        values: [R] float64, NaN where a resample left the figure undefined.
+        level: share of the resamples inside, 0..1; as many lie below as above.
+    """
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return None
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def intervals(resampled: Mapping[str, np.ndarray], level: float = LEVEL) -> list[tuple[str, float, float]]:
+    """Name, low and high end for each figure of a family's `resampled`, in its order, undefined ones left out."""
+    found = ((name, interval(values, level)) for name, values in resampled.items())
+    return [(name, *ends) for name, ends in found if ends is not None]
