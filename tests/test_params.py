@@ -168,12 +168,12 @@ def test_the_first_of_several_faults_is_told_and_the_others_counted(write: Write
         (
             "    copies: 3",
             "    copies: 3\n    copies: 4",
-            ":34 augmentations.moved.copies: the key stands in line 33 too",
+            ":36 augmentations.moved.copies: the key stands in line 35 too",
         ),
         ("    copies: 3", "\tcopies: 3", "indent with spaces"),
         ("copies: 3", "copies: !!python/object/apply:os.system ['touch hacked']", "tags are never run"),
-        ("copies: 3", "copies: [3", ":34: not valid YAML"),
-        ("augmentations:", "<<<<<<< HEAD\naugmentations:", ":30: a merge marker"),
+        ("copies: 3", "copies: [3", ":36: not valid YAML"),
+        ("augmentations:", "<<<<<<< HEAD\naugmentations:", ":32: a merge marker"),
         ("  vae:\n", "  vae:\n    <<: {model: x}\n", "a merge key"),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_file_that_is_no_mapping_is_refused(write: Write, text: str, what: str
 def test_other_bytes_than_utf8_are_named_with_their_line(write: Write) -> None:
     path = write()
     path.write_bytes(TOY.replace("icons:", "ic\u00f4nes:", 1).encode("latin-1"))
-    assert message(path) == "params.yaml:27: not UTF-8 (byte 0xf4); fix: save the file as UTF-8"
+    assert message(path) == "params.yaml:28: not UTF-8 (byte 0xf4); fix: save the file as UTF-8"
 
 
 def test_no_file_and_a_folder_are_told(tmp_path: Path) -> None:
