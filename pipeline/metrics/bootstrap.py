@@ -29,7 +29,7 @@ def weights(
         [R, N] uint16; without groups each row sums to N.
     """
     rng = np.random.default_rng(seed)
-    members = np.arange(num_images) if groups is None else _group_numbers(groups)
+    members = np.arange(num_images) if groups is None else group_numbers(groups)
     num_groups = int(members.max(initial=-1)) + 1
     drawn = np.zeros((num_resamples, num_groups), np.uint16)
     for row in drawn:  # row by row: the first resamples do not depend on how many follow
@@ -37,8 +37,12 @@ def weights(
     return drawn[:, members] if groups is not None else drawn
 
 
-def _group_numbers(groups: Sequence[str | None]) -> np.ndarray:
-    """[N] int64, groups numbered in the order of their first image."""
+def group_numbers(groups: Sequence[str | None]) -> np.ndarray:
+    """The number of each image's group, counted in the order of their first images; an image without one is its own.
+
+    >>> group_numbers(["a", None, "a", None]).tolist()
+    [0, 1, 0, 2]
+    """
     numbers: dict[object, int] = {}
     keys = ((index,) if group is None else group for index, group in enumerate(groups))
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)

@@ -1,0 +1,84 @@
+"""Differences between two runs: what is called better, what is not, and how often chance is taken for a difference."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.metrics import Metric, comparison
+from pipeline.metrics.comparison import compare, holm
+
+METRICS = {"accuracy": Metric(True, "share right"), "error": Metric(False, "share wrong"), "count": Metric(None, "n")}
+
+
+def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
+    right = table["right"].to_numpy()
+    accuracy = weights @ right / weights.sum(1)
+    return {"accuracy": accuracy, "error": 1 - accuracy}
+
+
+def judged(base: np.ndarray, head: np.ndarray, **options: object) -> dict[str, comparison.Difference]:
+    tables = [pa.table({"right": values.astype(np.float64)}) for values in (base, head)]
+    figures = {"accuracy": (base.mean(), head.mean()), "error": (1 - base.mean(), 1 - head.mean()), "count": (1, 2)}
+    found = compare(*tables, figures, METRICS, resampled, **options)  # type: ignore[arg-type]
+    return {one.metric: one for one in found}
+
+
+def test_a_planted_improvement_is_better_and_its_mirror_worse() -> None:
+    base = np.random.default_rng(0).random(400) < 0.7
+    head = base.copy()
+    head[np.flatnonzero(~base)[:20]] = True  # 5% of the images mended
+    found = judged(base, head)
+    assert found["accuracy"].verdict == found["error"].verdict == comparison.BETTER
+    assert found["accuracy"].difference == pytest.approx(0.05)
+    # each of 20 mended images keeps or loses its swap: |2 k - 20| >= 20 has probability 2 / 2**20
+    assert found["accuracy"].p_value == pytest.approx(1 / 1001)
+    # the number of mended images among 400 drawn is binomial: 20 +- 1.96 sqrt(400 0.05 0.95) = 20 +- 8.5
+    assert found["accuracy"].low == pytest.approx((20 - 8.5) / 400, abs=0.004)
+    assert found["accuracy"].high == pytest.approx((20 + 8.5) / 400, abs=0.004)
+    assert judged(head, base)["accuracy"].verdict == comparison.WORSE
+
+
+def test_the_p_value_is_that_of_the_sign_test() -> None:
+    """Five images change, all for the better: by chance all five agree in 2 of 32 ways."""
+    base, head = np.zeros(50), np.zeros(50)
+    head[:5] = 1
+    assert judged(base, head, num_resamples=20_000)["accuracy"].p_value == pytest.approx(2 / 32, abs=0.004)
+
+
+def test_identical_tables_are_identical_and_unknown_metrics_not_tested() -> None:
+    same = np.array([0.0, 1, 1])
+    base = pa.table({"right": same})
+    found = compare(base, base, {"accuracy": (2 / 3, 2 / 3)}, METRICS, resampled)
+    assert [one.verdict for one in found] == [comparison.IDENTICAL]
+    other = judged(same, 1 - same)["count"]
+    assert (other.verdict, other.difference, other.low, other.p_value) == (comparison.NOT_TESTED, 1, None, None)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_equal_quality_gives_false_alarms_no_more_often_than_said(paired: bool) -> None:
+    rng, alarms = np.random.default_rng(7), 0
+    for _ in range(200):
+        base, head = rng.random((2, 60)) < 0.6
+        found = judged(base, head, num_resamples=200, paired=paired)
+        alarms += found["accuracy"].verdict not in (comparison.NO_EVIDENCE, comparison.IDENTICAL)
+    # at a level of 5% at most 10 of 200 are expected; above 17 would happen by chance in 1.5% of such tests
+    assert alarms <= 17
+
+
+def test_groups_are_swapped_whole() -> None:
+    """Two groups: head is right on one and wrong on the other; 40 images are no more than two observations."""
+    base, head = np.zeros(40), np.zeros(40)
+    head[:20] = 1
+    groups = ["a"] * 20 + ["b"] * 20
+    assert judged(base, head)["accuracy"].verdict == comparison.BETTER
+    assert judged(base, head, groups=groups)["accuracy"].p_value == pytest.approx(1.0)
+
+
+def test_holm_by_hand() -> None:
+    # 0.01 * 3, then max(0.03, 0.02 * 2), then max(0.04, 0.5 * 1)
+    assert holm({"a": 0.5, "b": 0.01, "c": 0.02}) == pytest.approx({"a": 0.5, "b": 0.03, "c": 0.04})
+
+
+def test_tables_of_different_length_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="3 and 2 images"):
+        judged(np.zeros(3), np.zeros(2))
