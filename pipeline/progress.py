@@ -1,7 +1,8 @@
-"""Progress of a loop, on standard error so that standard output stays clean."""
+"""Progress of a loop or a transfer, on standard error so that standard output stays clean."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -39,3 +40,43 @@ def progress(iterable: Iterable[Item], description: str, total: int | None = Non
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         yield from bar.track(iterable, total=total, description=description)
+
+
+@contextmanager
+def byte_progress(description: str, total: int | None, start: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of bytes just received, shown as a bar with speed and time left.
+
+    Args:
+        description: what is received.
+        total: bytes at the end, or None if unknown.
+        start: bytes that were there before.
+
+    Without a terminal it says one line at the end instead of a bar.
+    """
+    if not sys.stderr.isatty():
+        received = start
+
+        def count(num_bytes: int) -> None:
+            nonlocal received
+            received += num_bytes
+
+        try:
+            yield count
+        finally:
+            of = f" of {total / 1e6:.1f}" if total is not None else ""
+            print(f"{description}: {received / 1e6:.1f}{of} MB", file=sys.stderr)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total, completed=start)
+        yield lambda num_bytes: bar.advance(task, num_bytes)
