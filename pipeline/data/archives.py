@@ -72,7 +72,7 @@ def _told(archive: Path, folder: Path) -> Iterator[None]:
         raise PipelineError(f"{archive}: {fault}; {again}") from None
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile) as error:
         raise PipelineError(f"{archive}: damaged or cut short ({error}); {again}") from None
-    except (NotImplementedError, RuntimeError) as error:
+    except (NotImplementedError, RuntimeError, ValueError, OverflowError, struct.error) as error:
         raise PipelineError(f"{archive}: cannot be unpacked ({error}); {again}") from None
     except OSError as error:
         if error.errno is None:  # bz2's word for damage

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -139,11 +140,17 @@ def _by_hand(asset: Asset, path: Path) -> str:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One process at a time, over all projects; whoever comes second finds the work done."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / f".{path.name}.lock"):
+        lock = FileLock(path.parent / f".{path.name}.lock")
+        try:
+            held = lock.acquire(blocking=False)
+        except Timeout:
+            print(f"{path.name}: waiting for another process that makes it", file=sys.stderr)
+            held = lock.acquire()
+        with held:
             yield
     except OSError as error:
         raise _cannot_write(path, error) from None
@@ -177,6 +184,10 @@ def looks_like_html(start: bytes) -> bool:
 
 class _Refused(Exception):
     """This address does not give the file; its text says why, without secrets."""
+
+
+class _Foreign(_Refused):
+    """The bytes are not those of the asset; a part that was resumed may be to blame."""
 
 
 class _Interrupted(Exception):
@@ -213,12 +224,13 @@ class _Download:
                     self._attempt(session)
                     self._verify()
                     return
-                except _Mixed:
+                except _Foreign:
+                    self._discard()
                     if not resumed:
                         raise
                     failed += 1  # the part may be of another version: once more from the start
                 except _Interrupted as interrupted:
-                    failed = 1 if self._received() > furthest else failed + 1
+                    failed = 1 if self._received() >= furthest + CHUNK else failed + 1
                     furthest = max(furthest, self._received())
                     if failed >= ATTEMPTS:
                         raise _Refused(f"{interrupted}, {ATTEMPTS} times") from None
@@ -234,8 +246,7 @@ class _Download:
     def _verify(self) -> None:
         fault = _fault(self.part, self.asset)
         if fault:
-            self._discard()
-            raise _Mixed(fault)
+            raise _Foreign(fault)
         self.state.unlink(missing_ok=True)
         os.replace(self.part, self.path)
 
@@ -254,13 +265,14 @@ class _Download:
             start = self._start(answer, offset)
             if start is None:
                 return
-            paths.write_json(self.state, {"validator": _validator_of(answer.headers)})
+            paths.write_json(self.state, {"address": redacted(self.url), "validator": _validator_of(answer.headers)})
             self._receive(answer, start)
 
     def _validator(self) -> str:
-        """The strong ETag or the date under which the part was begun; empty if none was given."""
+        """The strong ETag or the date under which this address began the part; empty if none was given."""
         try:
-            return str(json.loads(self.state.read_text(encoding="utf-8"))["validator"])
+            state = json.loads(self.state.read_text(encoding="utf-8"))
+            return str(state["validator"]) if state["address"] == redacted(self.url) else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
@@ -291,6 +303,11 @@ class _Download:
 
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdigit() else self.asset.size
+        if self.asset.size is not None and total != self.asset.size:
+            raise _Foreign(f"{total} bytes, not {self.asset.size}")
+        encoding = answer.headers.get("Content-Encoding", "identity")
+        if encoding != "identity" and not self.asset.name.endswith(("gz", encoding)):
+            raise _Refused(f"sent {encoding}-encoded though the plain bytes were asked for")
         with self.part.open("r+b" if start else "wb") as file, byte_progress(self.asset.name, total, start) as advance:
             file.seek(start)
             file.truncate()
@@ -307,17 +324,13 @@ class _Download:
 
     def _write(self, file: BinaryIO, chunk: bytes) -> None:
         if file.tell() == 0 and looks_like_html(chunk[:512]) and not self.asset.name.endswith((".html", ".htm")):
-            raise _Refused("a web page, not the file")
+            raise _Foreign("a web page, not the file")
         if self.asset.size is not None and file.tell() + len(chunk) > self.asset.size:
-            raise _Mixed(f"more than {self.asset.size} bytes")
+            raise _Foreign(f"more than {self.asset.size} bytes")
         try:
             file.write(chunk)
         except OSError as error:
             raise _cannot_write(self.part, error) from None
-
-
-class _Mixed(_Refused):
-    """The bytes are not those of the asset; a resumed part may be to blame."""
 
 
 def _validator_of(headers: Any) -> str:

@@ -3,6 +3,22 @@ import pytest
 
 from pipeline.ops.masks import boxes_of
 from pipeline.structures import DatasetInfo, Objects, Sample, Segments
+from tests.data.servers import Server
+
+
+@pytest.fixture
+def server():
+    """A web server on this machine."""
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of downloads, and the network allowed."""
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PIPELINE_OFFLINE", raising=False)
+    return tmp_path / "cache"
 
 
 @pytest.fixture
