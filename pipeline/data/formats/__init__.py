@@ -1,0 +1,117 @@
+"""Readers and writers of other tools' layouts: each yields records of a split, or writes a store's images and truth.
+
+A reader checks what belongs to its format (names, numbers, ids, keys); `pipeline/data/ingest.py` checks what needs the
+image. Both tell a fault in one line that names the file and the annotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pipeline.data.records import Record
+from pipeline.errors import PipelineError
+from pipeline.structures import DatasetInfo
+
+Action = Literal["kept", "dropped annotation", "dropped image"]
+DROPPED: Action = "dropped annotation"
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one annotation or image, told by a reader among its records, before the record it is about.
+
+    Attributes:
+        kind: a few words that faults of one sort share, for counting.
+        split: train, val or test.
+        file: the file that is wrong, relative to the dataset, with `:LINE` where lines count.
+        index: the annotation's number or id in the file, or None.
+        what: what is wrong, beginning with the key where there is one.
+        fix: what to do.
+        action: what is done where faults are skipped.
+    """
+
+    kind: str
+    split: str
+    file: str
+    index: int | str | None
+    what: str
+    fix: str
+    action: Action = DROPPED
+
+    def __str__(self) -> str:
+        index = "" if self.index is None else f"#{self.index}"
+        return f"{self.file}{index} {self.what}; fix: {self.fix}"
+
+
+Records = Iterable[Record | Fault]
+
+
+@dataclass
+class Source:
+    """What a reader found.
+
+    Attributes:
+        info: classes, tasks, keypoints; its counts, means and terms are filled in by others.
+        records: in an order that depends on the files alone; may be gone through more than once.
+        num_records: how many records there are if none is faulty.
+        semantic_values: the class index of each raw value of the label maps; None: they are class indices.
+    """
+
+    info: DatasetInfo
+    records: Records
+    num_records: int
+    semantic_values: dict[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Repeatable:
+    """Records made anew each time they are gone through, so that none need be kept."""
+
+    make: Callable[[], Iterator[Record | Fault]]
+
+    def __iter__(self) -> Iterator[Record | Fault]:
+        return self.make()
+
+
+def plain_info(tasks: list[str], classes: Iterable[str]) -> DatasetInfo:
+    """An info without a name and terms, which whoever reads the source fills in; images are RGB."""
+    return DatasetInfo("", tasks, list(classes), channels=3, licence=UNKNOWN, attribution=UNKNOWN, source=UNKNOWN)
+
+
+def shown(path: Path, root: Path) -> str:
+    """A path as messages and findings name it: from the dataset's folder on, never absolute."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def is_inside(name: str) -> bool:
+    """Whether a file name from an annotation stays within its folder on every system."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and not set(name) & set("\\:\0\n")
+
+
+def image_files(folder: Path, root: Path) -> dict[str, Path]:
+    """The images in a folder and its subfolders by their name from there without suffix, sorted.
+
+    Raises:
+        PipelineError: there is no such folder, it holds no image, or two images share a name but for the suffix.
+    """
+    if not folder.is_dir():
+        raise PipelineError(f"{shown(folder, root)}: no such folder of images; fix: name the folder that holds them")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
+            key = path.relative_to(folder).with_suffix("").as_posix()
+            if key in found:
+                raise PipelineError(
+                    f"{shown(path, root)}: {found[key].name} has that name too, so annotations of either are "
+                    "ambiguous; fix: rename one"
+                )
+            found[key] = path
+    if not found:
+        raise PipelineError(f"{shown(folder, root)}: holds no image; fix: put {', '.join(IMAGE_SUFFIXES)} files there")
+    return found

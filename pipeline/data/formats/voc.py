@@ -1,0 +1,264 @@
+"""PASCAL VOC: one XML file per image, lists of images per split, and segmentation as palette PNGs.
+
+Source: the VOC2012 development kit, sections 3 and 7 (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/). Maps
+hold palette indices: 0 background, 255 the border that is not scored; in SegmentationObject, object i of the XML is i.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.data.formats import Action, Fault, Repeatable, Source, image_files, is_inside, plain_info, shown
+from pipeline.data.formats.xml_file import parse, text_of
+from pipeline.data.images import decode_values
+from pipeline.data.records import RawObject, Record
+from pipeline.errors import PipelineError, did_you_mean
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+BACKGROUND = "background"
+
+
+def read(
+    root: Path,
+    *,
+    split: str,
+    annotations: str | Path = "Annotations",
+    images: str | Path = "JPEGImages",
+    image_set: str | Path | None = None,
+    semantic: str | Path | None = None,
+    instances: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    one_based: bool = False,
+) -> Source:
+    """The images of one split.
+
+    Args:
+        root: the dataset's folder; the other places are relative to it.
+        split: train, val or test.
+        annotations: the folder of XML files, each named after its image.
+        images: the folder of images.
+        image_set: a text file that names the images, one at the start of each line; None: all of `images`.
+        semantic: the folder of class maps (SegmentationClass); images without one have no map.
+        instances: the folder of object maps (SegmentationObject), which give objects their masks.
+        classes: names in the order of their indices; None: those that occur, sorted. Class i has the value i + 1 in
+            class maps.
+        one_based: whether pixels count from 1 and the last one belongs to the box, as in VOC's own files: then
+            x1 - 1, y1 - 1, x2, y2 are the corners. Most tools that write VOC's layout count from 0.
+
+    A `difficult` object becomes a crowd: found or not, it does not count.
+
+    Raises:
+        PipelineError: a folder or list is missing, or a class is written in two ways.
+    """
+    reader = _Reader(root, split, root / annotations, one_based)
+    reader.images = image_files(root / images, root)
+    reader.semantic = None if semantic is None else root / semantic
+    reader.instances = None if instances is None else root / instances
+    for folder in (reader.annotations, reader.semantic, reader.instances):
+        if folder is not None and not folder.is_dir():
+            raise PipelineError(f"{shown(folder, root)}: no such folder; fix: name the folder of annotations")
+    if image_set is None:
+        reader.ids = sorted({*reader.images, *(path.stem for path in reader.annotations.glob("*.xml"))})
+    else:
+        reader.ids = _listed(root / image_set, root)
+    if classes is None:
+        classes = reader.occurring()
+    reader.labels = {name: index for index, name in enumerate(classes)}
+    tasks = ["detection"]
+    tasks += ["instance"] if instances is not None else []
+    tasks += ["semantic"] if semantic is not None else []
+    info = plain_info(tasks, classes)
+    if semantic is not None:
+        info.semantic_classes = [BACKGROUND, *classes]
+        info.thing_of_semantic = [-1, *range(len(classes))]
+    return Source(info, Repeatable(reader.records), len(reader.ids))
+
+
+def _listed(path: Path, root: Path) -> list[str]:
+    """The names at the start of the lines of an image set; a second column (-1, 0, 1) says of which class it is."""
+    name = shown(path, root)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise PipelineError(f"{name}: no such list of images; fix: name one of ImageSets/Main") from None
+    except UnicodeDecodeError:
+        raise PipelineError(f"{name}: not UTF-8; fix: save the file as UTF-8") from None
+    ids: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        if not is_inside(fields[0]):
+            raise PipelineError(f"{name}:{number}: leaves the folder of images ({fields[0]!r}); fix: write its name")
+        if fields[0] in ids:
+            raise PipelineError(f"{name}:{number}: line {ids[fields[0]]} names {fields[0]!r} too; fix: keep one")
+        ids[fields[0]] = number
+    if not ids:
+        raise PipelineError(f"{name}: names no image; fix: write one name in each line")
+    return list(ids)
+
+
+class _Reader:
+    """The folders of one split."""
+
+    images: Mapping[str, Path]
+    ids: Sequence[str]
+    labels: Mapping[str, int]
+    semantic: Path | None
+    instances: Path | None
+
+    def __init__(self, root: Path, split: str, annotations: Path, one_based: bool) -> None:
+        self.root, self.split, self.annotations, self.one_based = root, split, annotations, one_based
+
+    def occurring(self) -> list[str]:
+        """The names of the classes that occur.
+
+        Raises:
+            PipelineError: two differ in capitals or inner spaces alone.
+        """
+        first: dict[str, tuple[str, str]] = {}
+        names: set[str] = set()
+        for image_id in self.ids:
+            path = self.annotations / f"{image_id}.xml"
+            try:
+                objects = parse(path).findall("object")
+            except (OSError, ValueError):
+                continue  # told when its turn comes
+            for name in filter(None, (text_of(element, "name") for element in objects)):
+                known, where = first.setdefault("".join(name.casefold().split()), (name, shown(path, self.root)))
+                if known != name:
+                    raise PipelineError(
+                        f"{shown(path, self.root)} name: {name!r} where {where} writes {known!r}; fix: write it in "
+                        "one way, or list the classes in params.yaml"
+                    )
+                names.add(name)
+        return sorted(names)
+
+    def records(self) -> Iterator[Record | Fault]:
+        for image_id in self.ids:
+            path = self.annotations / f"{image_id}.xml"
+            name = shown(path, self.root)
+            if image_id not in self.images:
+                what, fix = f"filename: no image {image_id!r} in the folder of images", "add it or remove this file"
+                yield Fault("no image", self.split, name, None, what, fix, "dropped image")
+                continue
+            try:
+                tree = parse(path)
+            except FileNotFoundError:
+                image = shown(self.images[image_id], self.root)
+                fix = f"add {name} (without objects if it shows none) or leave the image out of the image set"
+                yield Fault("no annotation", self.split, image, None, "has no XML file", fix, "dropped image")
+                continue
+            except (OSError, ValueError) as error:
+                fix = "correct the file or write it anew"
+                yield Fault("annotation file", self.split, name, None, str(error), fix, "dropped image")
+                continue
+            yield from self._record(image_id, name, tree)
+
+    def _record(self, image_id: str, name: str, tree: Element) -> Iterator[Record | Fault]:
+        image = self.images[image_id]
+        size = None
+        stated = text_of(tree, "filename")
+        if stated is not None and not is_inside(stated):
+            what, fix = f"filename: leaves the folder of images ({stated!r})", "write the image's own name"
+            yield self._fault("file name", name, None, what, fix, "dropped image")
+            return
+        if stated is not None and stated != image.name and Path(stated).stem != Path(image_id).name:
+            what = f"filename: {stated!r}, but the file is named after {image.name!r}"
+            yield self._fault("file name", name, None, what, "give both one name", "kept")
+        if tree.find("size") is not None:
+            try:
+                size = (int(_number(tree, "size/height")), int(_number(tree, "size/width")))
+            except ValueError as error:
+                yield self._fault("size", name, None, f"size {error}", "write the image's size or leave it out", "kept")
+            if size == (0, 0):  # what some tools write for want of knowing
+                size = None
+        objects = []
+        try:
+            found = self._instances(image_id)
+        except (OSError, PipelineError) as error:
+            what = f"the object map of {image_id} is not readable: {error}"
+            yield self._fault("object map", name, None, what, "draw it anew", "dropped image")
+            return
+        for index, element in enumerate(tree.findall("object")):
+            try:
+                item = self._object(element, index)
+            except ValueError as error:
+                yield self._fault("annotation", name, index, str(error), "correct or remove this object")
+                continue
+            if found is not None:
+                mask = found == index + 1
+                item.mask = mask
+                if not mask.any():
+                    what = f"object map: no pixel has the value {index + 1}"
+                    yield self._fault("no mask", name, index, what, "draw it or remove this object")
+                    continue
+            objects.append(item)
+        semantic = None if self.semantic is None else self.semantic / f"{image_id}.png"
+        yield Record(
+            split=self.split,
+            image_id=image_id,
+            file_name=shown(image, self.root),
+            image=image,
+            size=size,
+            objects=objects,
+            semantic=semantic if semantic is not None and semantic.exists() else None,
+            annotation=name,
+        )
+
+    def _object(self, element: Element, index: int) -> RawObject:
+        label = text_of(element, "name")
+        if label is None:
+            raise ValueError("name: missing")
+        if label not in self.labels:
+            raise ValueError(f"name: {label!r} is not among the classes; {did_you_mean(label, self.labels)}")
+        boxes = element.findall("bndbox")
+        if len(boxes) != 1:
+            raise ValueError(f"bndbox: {'missing' if not boxes else 'stands there more than once'}")
+        try:
+            x1, y1, x2, y2 = (_number(boxes[0], corner) for corner in CORNERS)
+        except ValueError as error:
+            raise ValueError(f"bndbox {error}") from None
+        if x2 < x1 or y2 < y1:
+            raise ValueError(f"bndbox: the corners are swapped ({x1:g}, {y1:g}, {x2:g}, {y2:g})")
+        if self.one_based:
+            x1, y1 = x1 - 1, y1 - 1
+        difficult = text_of(element, "difficult") or "0"
+        if difficult not in ("0", "1"):
+            raise ValueError(f"difficult: should be 0 or 1 ({difficult!r})")
+        return RawObject(label=self.labels[label], bbox=[x1, y1, x2, y2], iscrowd=difficult == "1", index=index)
+
+    def _instances(self, image_id: str) -> np.ndarray | None:
+        """The [H, W] object map of an image, or None without one."""
+        path = self.instances / f"{image_id}.png" if self.instances is not None else None
+        if path is None or not path.exists():
+            return None
+        return decode_values(path.read_bytes())
+
+    def _fault(
+        self, kind: str, name: str, index: int | None, what: str, fix: str, action: Action = "dropped annotation"
+    ) -> Fault:
+        return Fault(kind, self.split, name, index, what, fix, action)
+
+
+def _number(element: Element, path: str) -> float:
+    """The finite number at a path; ValueError tells the key and what stands there."""
+    text = text_of(element, path)
+    key = path.rpartition("/")[2]
+    if text is None:
+        raise ValueError(f"{key}: missing")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or "_" in text:
+        raise ValueError(f"{key}: not a number ({text!r})")
+    return value
