@@ -1,8 +1,15 @@
-"""Accuracy of class scores, in several senses, and their calibration."""
+"""Accuracy of class scores, in several senses, how well they rank images, and their calibration.
 
+All figures are made from the columns of `per_image` and a weight per image: one evaluation is the weight 1
+everywhere, a bootstrap resample how often each image was drawn.
+"""
+
+import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.metrics import Metric
 
@@ -11,12 +18,19 @@ METRICS = {
     "top5": Metric(True, "share of images whose class is among the 5 with the highest scores"),
     "balanced_accuracy": Metric(True, "mean over the classes of the share of their images found"),
     "macro_f1": Metric(True, "mean over the classes of F1, the harmonic mean of precision and recall"),
+    "micro_f1": Metric(True, "F1 of all decisions pooled: with one class per image it equals top1"),
+    "auroc": Metric(True, "area under the ROC curve of each class against the rest, mean over the classes"),
+    "average_precision": Metric(True, "average precision of each class against the rest, mean over the classes"),
     "log_loss": Metric(False, "mean of -ln of the probability given to the true class"),
+    "brier": Metric(False, "mean over the images of the squared error of their probabilities, summed over classes"),
     "ece": Metric(False, "expected calibration error: mean distance of confidence from accuracy, in 15 bins"),
 }
 NUM_BINS = 15
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 """What log_loss takes for a probability of 0, as scikit-learn does for float32."""
+MAX_KEPT_SCORES = 100_000
+"""So many scores fit into a small per-image table; of larger sets it keeps what all but the rankings need."""
+CELLS_AT_ONCE = 2**20
 
 
 class Calibration(NamedTuple):
@@ -50,10 +64,16 @@ def rank_of_truth(*, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return before.sum(1)
 
 
-def log_losses(*, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[N], -ln of the probability given to the true class, of scores [N, K] that are probabilities."""
-    of_truth = np.take_along_axis(scores.astype(np.float64), labels[:, None], 1)[:, 0]
-    return -np.log(np.clip(of_truth, SMALLEST_PROBABILITY, 1))
+def log_losses(probabilities: np.ndarray) -> np.ndarray:
+    """[N], -ln of the probabilities [N] given to the true classes."""
+    return -np.log(np.clip(probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1))
+
+
+def brier_scores(*, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[N], sum over the classes of (p - [true])^2, 0..2 (Brier 1950), of probabilities [N, K] and labels [N]."""
+    errors = scores.astype(np.float64)
+    errors[np.arange(len(labels)), labels] -= 1
+    return np.einsum("nk,nk->n", errors, errors)
 
 
 def confusion(*, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -63,18 +83,69 @@ def confusion(*, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def calibration(*, scores: np.ndarray, labels: np.ndarray) -> Calibration:
-    """Confidence against accuracy (Guo et al. 2017, section 2) of scores [N, K] that are probabilities, labels [N]."""
-    top = scores.max(1, initial=0).astype(np.float64)
-    # bins are closed above, as in the paper: 1.0 belongs to the last one
-    bins = np.clip(np.ceil(top * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+def calibration(*, confidence: np.ndarray, correct: np.ndarray) -> Calibration:
+    """Confidence against accuracy (Guo et al. 2017, section 2).
+
+    Args:
+        confidence: [N], the highest probability of each image.
+        correct: [N] bool, whether it is of the true class.
+    """
+    top, bins = confidence.astype(np.float64), _bins(confidence)
     counts = np.bincount(bins, minlength=NUM_BINS)
-    confidence, right = (
-        np.bincount(bins, weights=values, minlength=NUM_BINS) for values in (top, scores.argmax(1) == labels)
+    sums = (np.bincount(bins, weights=values, minlength=NUM_BINS) for values in (top, correct))
+    mean_confidence, accuracy = (
+        np.divide(of_bin, counts, out=np.full(NUM_BINS, np.nan), where=counts > 0) for of_bin in sums
     )
-    ece = float(np.abs(confidence - right).sum() / len(labels)) if len(labels) else None
-    empty = np.where(counts, 1.0, np.nan)
-    return Calibration(confidence / np.maximum(counts, 1) * empty, right / np.maximum(counts, 1) * empty, counts, ece)
+    gaps = np.bincount(bins, weights=top - correct, minlength=NUM_BINS)
+    ece = float(np.abs(gaps).sum() / len(top)) if len(top) else None
+    return Calibration(mean_confidence, accuracy, counts, ece)
+
+
+def _bins(confidence: np.ndarray) -> np.ndarray:
+    """[N], the bin of each; bins are closed above, as in the paper: 1.0 belongs to the last one."""
+    return np.clip(np.ceil(confidence.astype(np.float64) * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+
+
+def rankings(*, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How well the scores of each class put its images before all others.
+
+    The area under the ROC curve is the chance that an image of the class scores higher than another, an equal score
+    counting half (Mann and Whitney 1947). Average precision is the mean over the images of the class of the precision
+    at their scores, without interpolation; images of equal score come at once.
+
+    Args:
+        scores: [N, K].
+        labels: [N].
+        weights: [R, N] integers, how often each image counts.
+
+    Returns:
+        Two arrays [R, K]: AUROC, NaN where a class has no images or all, and average precision, NaN without images.
+    """
+    num_resamples, (num_images, num_classes) = len(weights), scores.shape
+    auroc, precision = (np.full((num_resamples, num_classes), np.nan) for _ in range(2))
+    chunks = list(_slices(num_resamples, num_images))
+    copies = [np.ascontiguousarray(weights[chunk].T, dtype=np.int32) for chunk in chunks]
+    for label in np.unique(labels):
+        order = np.argsort(-scores[:, label], kind="stable")
+        falling = scores[order, label]
+        ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]) + 1, num_images)  # of the runs of equal scores
+        positives = np.flatnonzero(labels[order] == label)
+        runs, first = np.unique(np.searchsorted(ends, positives, side="right"), return_index=True)
+        starts = np.append(0, ends)[runs]
+        for chunk, copied in zip(chunks, copies, strict=True):
+            drawn = np.cumsum(copied[order], axis=0, dtype=np.int32)
+            above = np.where((starts > 0)[:, None], drawn[starts - 1], 0)
+            through = drawn[ends[runs] - 1]
+            right = np.add.reduceat(copied[order[positives]], first, axis=0, dtype=np.int64)
+            found = np.cumsum(right, axis=0)
+            total = found[-1]
+            with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
+                # others below the run, and half of those within it, twice
+                twice = 2 * (drawn[-1] - total) - (above - (found - right)) - (through - found)
+                auroc[chunk, label] = (right * twice).sum(0) / (2 * total * (drawn[-1] - total))
+                parts = right * np.divide(found, through, out=np.zeros(found.shape), where=through > 0)
+                precision[chunk, label] = parts.sum(0) / total
+    return auroc, precision
 
 
 def per_class(matrix: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
@@ -104,33 +175,135 @@ def per_class(matrix: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def per_image(*, scores: np.ndarray, labels: np.ndarray, probabilities: bool = True, top_k: int = 5) -> pa.Table:
+    """What `resampled` needs of each image.
+
+    Args:
+        scores: [N, K] float32 or float64, one score per class.
+        labels: [N], true classes.
+        probabilities: whether each row of `scores` is a distribution.
+        top_k: the k of `top<k>`; from K on every prediction is right.
+
+    Returns:
+        label, predicted, correct, correct_top<k>, scores; of probabilities also probability_of_truth,
+        probability_of_predicted, log_loss and brier.
+    """
+    ranks = rank_of_truth(scores=scores, labels=labels)
+    columns = {
+        "label": pa.array(labels, pa.int32()),
+        "predicted": pa.array(scores.argmax(1), pa.int32()),
+        "correct": ranks < 1,
+        f"correct_top{top_k}": ranks < top_k,
+    }
+    if probabilities:
+        of_truth = np.take_along_axis(scores, labels[:, None], 1)[:, 0]
+        columns["probability_of_truth"] = of_truth
+        columns["probability_of_predicted"] = scores.max(1, initial=0)
+        columns["log_loss"] = log_losses(of_truth)
+        columns["brier"] = brier_scores(scores=scores, labels=labels)
+    columns["scores"] = pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(scores).ravel(), scores.shape[1])
+    return pa.table(columns)
+
+
+def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The figures of `METRICS` for weighted images.
+
+    Args:
+        table: N rows of `per_image`; without `scores` auroc and average_precision are undefined, without
+            `probability_of_truth` log_loss, brier and ece are.
+        weights: [R, N] integers, how often each image counts.
+
+    Returns:
+        Name to [R] float64, NaN where undefined. balanced_accuracy is over the classes that have images, macro_f1
+        over those that have images or were predicted, auroc and average_precision over those that have images.
+    """
+    top_k = next(name for name in table.column_names if name.startswith("correct_top"))
+    names = [top_k.removeprefix("correct_") if re.fullmatch(r"top\d+", name) else name for name in list(METRICS)[1:]]
+    undefined = np.full(len(weights), np.nan)
+    result = dict.fromkeys(("top1", *names), undefined)
+    if not table.num_rows:
+        return result
+    columns = {name: table.column(name).to_numpy() for name in table.column_names if name != "scores"}
+    correct = columns["correct"]
+    parts = [correct, columns[top_k]]
+    if "probability_of_truth" in columns:
+        confidence = columns["probability_of_predicted"].astype(np.float64)
+        gaps = np.zeros((len(correct), NUM_BINS))
+        gaps[np.arange(len(correct)), _bins(confidence)] = confidence - correct
+        parts += [columns["log_loss"], columns["brier"], *gaps.T]
+    sums = _sums(np.column_stack(parts).astype(np.float64), weights)
+    num_images = weights.sum(1, dtype=np.int64).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a resample without images
+        shares = sums / num_images[:, None]
+    result["top1"] = result["micro_f1"] = shares[:, 0]
+    result[top_k.removeprefix("correct_")] = shares[:, 1]
+    result["balanced_accuracy"], result["macro_f1"] = _class_means(columns, weights)
+    if "probability_of_truth" in columns:
+        result["log_loss"], result["brier"] = shares[:, 2], shares[:, 3]
+        result["ece"] = np.abs(shares[:, 4:]).sum(1)
+    if "scores" in table.column_names:
+        flat = table.column("scores").combine_chunks().flatten().to_numpy()
+        scores = flat.reshape(len(correct), -1)
+        of_classes = rankings(scores=scores, labels=columns["label"], weights=weights)
+        result["auroc"], result["average_precision"] = (_defined_mean(values) for values in of_classes)
+    return result
+
+
 def metrics(
     *, scores: np.ndarray, labels: np.ndarray, probabilities: bool = True, top_k: int = 5
 ) -> dict[str, float | None]:
-    """The figures of `METRICS` for one set of images.
+    """The figures of `METRICS` for one set of images; None where undefined, which all are without images.
 
     Args:
         scores: [N, K], one score per class.
         labels: [N], true classes.
-        probabilities: whether each row of `scores` is a distribution; if not, log_loss and ece are None.
+        probabilities: whether each row of `scores` is a distribution; if not, log_loss, brier and ece are None.
         top_k: the k of `top<k>`; from K on every prediction is right.
-
-    Returns:
-        Name to value, None where undefined, which all are without images. balanced_accuracy is over the classes that
-        have images, macro_f1 over those that have images or were predicted.
     """
-    if not len(labels):
-        return dict.fromkeys(("top1", f"top{top_k}", *list(METRICS)[2:]))
-    ranks = rank_of_truth(scores=scores, labels=labels)
-    rows = per_class(confusion(scores=scores, labels=labels), [""] * scores.shape[1])
-    return {
-        "top1": float(np.mean(ranks < 1)),
-        f"top{top_k}": float(np.mean(ranks < top_k)),
-        "balanced_accuracy": float(np.mean([row["recall"] for row in rows if row["recall"] is not None])),
-        "macro_f1": float(np.mean([row["f1"] for row in rows if row["f1"] is not None])),
-        "log_loss": float(log_losses(scores=scores, labels=labels).mean()) if probabilities else None,
-        "ece": calibration(scores=scores, labels=labels).ece if probabilities else None,
-    }
+    table = per_image(scores=scores, labels=labels, probabilities=probabilities, top_k=top_k)
+    figures = resampled(table, np.ones((1, len(labels)), np.uint16))
+    return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()}
+
+
+def _sums(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[R, M], weighted sums of values [N, M] float64."""
+    sums = np.zeros((len(weights), values.shape[1]))
+    for rows in _slices(*weights.shape):
+        sums[rows] = weights[rows].astype(np.float64) @ values
+    return sums
+
+
+def _class_means(columns: dict[str, np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Balanced accuracy and macro F1, [R] each."""
+    labels, predicted, correct = columns["label"], columns["predicted"], columns["correct"]
+    num_classes = int(max(labels.max(), predicted.max())) + 1
+    num_images, num_predicted = (_counts(classes, num_classes, weights) for classes in (labels, predicted))
+    right = _counts(np.where(correct, labels, num_classes), num_classes + 1, weights)[:, :num_classes]
+    with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
+        return _defined_mean(right / num_images), _defined_mean(2 * right / (num_images + num_predicted))
+
+
+def _counts(classes: np.ndarray, num_classes: int, weights: np.ndarray) -> np.ndarray:
+    """[R, K] int64, weighted number of images of each class, of classes [N]."""
+    counts = np.zeros((len(weights), num_classes), np.int64)
+    order = np.argsort(classes, kind="stable")
+    present, starts = np.unique(classes[order], return_index=True)
+    for rows in _slices(*weights.shape):
+        counts[rows, present] = np.add.reduceat(weights[rows][:, order], starts, axis=1, dtype=np.int64)
+    return counts
+
+
+def _slices(num_resamples: int, num_images: int) -> Iterator[slice]:
+    """Rows of weights that are worked on at once, so that memory stays small."""
+    step = max(1, CELLS_AT_ONCE // max(num_images, 1))
+    return (slice(start, start + step) for start in range(0, num_resamples, step))
+
+
+def _defined_mean(values: np.ndarray) -> np.ndarray:
+    """[R], mean of values [R, K] over those that are no NaN; NaN where all are."""
+    defined = ~np.isnan(values)
+    num = defined.sum(1)
+    return np.divide(np.where(defined, values, 0).sum(1), num, out=np.full(len(values), np.nan), where=num > 0)
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -44,6 +44,10 @@ def _judge_run(entry: Run, name: str) -> Verdict:
     judge = importlib.import_module(f"pipeline.reporting.verdicts.{entry.task}").judge
     verdict: Verdict = judge(predictions, split, entry.evaluation)
     _introduce(verdict, entry, entry.prediction.split, predictions.image_ids)
+    family = importlib.import_module(f"pipeline.metrics.{entry.task}")
+    groups = split.column("group") if "group" in split.table.column_names else None
+    if hasattr(family, "resampled"):
+        verdict.add_intervals(family.resampled, groups)
     return verdict
 
 

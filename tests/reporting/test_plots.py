@@ -8,7 +8,7 @@ from pipeline.reporting import plots
 NAMES = ["mammal", "$x_1$", "sea animal", "a name that is rather long"]
 RNG = np.random.default_rng(0)
 SCORES = RNG.dirichlet(np.ones(4), 60)
-CALIBRATION = classification.calibration(scores=SCORES, labels=RNG.integers(0, 4, 60))
+CALIBRATION = classification.calibration(confidence=SCORES.max(1), correct=SCORES.argmax(1) == RNG.integers(0, 4, 60))
 CURVES = np.sort(RNG.random((4, 101)), 1)[:, ::-1]
 CURVES[3] = np.nan
 DRAWN = {
@@ -66,6 +66,6 @@ def test_undefined_values_are_drawn_as_such(tmp_path):
     plots.precision_recall(tmp_path / "pr.png", np.full((2, 101), np.nan), ["a", "b"], [None, None])
     plots.bars(tmp_path / "bars.png", [None, None], ["a", "b"], label="AP")
     plots.confusion_matrix(tmp_path / "confusion.png", np.zeros((2, 2), int), ["a", "b"])
-    empty = classification.calibration(scores=np.zeros((0, 2)), labels=np.zeros(0, int))
+    empty = classification.calibration(confidence=np.zeros(0), correct=np.zeros(0, bool))
     plots.reliability(tmp_path / "reliability.png", empty)
     assert len(list(tmp_path.iterdir())) == 4

@@ -235,7 +235,7 @@ def test_every_metric_of_the_table_is_written(params, name):
     entry = params.learner(name)
     folder = paths.generator_report(name) if name == "dreams" else paths.run_report(name)
     expected = {"top2" if key == "top5" else key for key in metric_table(entry.task)}
-    assert set(metrics_of(folder)) - {"per_class", "protocol"} == expected
+    assert set(metrics_of(folder)) - {"per_class", "protocol", "intervals"} == expected
 
 
 def test_the_protocol_names_the_images(params):

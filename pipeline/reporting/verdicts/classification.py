@@ -1,6 +1,7 @@
 """The verdict on a classifier's scores."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,45 +24,78 @@ def judge(predictions: Predictions, split: Split, evaluation: ClassificationEval
             that do not sum to 1.
     """
     labels = np.array(split.column("label"), np.int64)
+    names = split.info.classes
     probabilities = bool(predictions.info["probabilities"])
-    scores = _scores(predictions, len(split.info.classes), probabilities)
+    scores = _scores(predictions, len(names), probabilities)
     matrix = metrics.confusion(scores=scores, labels=labels)
-    ranks = metrics.rank_of_truth(scores=scores, labels=labels)
     top_k = evaluation.top_k
-    columns = {
-        "image_id": predictions.image_ids,
-        "label": pa.array(labels, pa.int32()),
-        "predicted": pa.array(scores.argmax(1), pa.int32()),
-        "correct": ranks < 1,
-        f"correct_top{top_k}": ranks < top_k,
-    }
-    if probabilities:
-        columns["probability_of_truth"] = np.take_along_axis(scores, labels[:, None], 1)[:, 0]
-        columns["probability_of_predicted"] = scores.max(1, initial=0)
-        columns["log_loss"] = metrics.log_losses(scores=scores, labels=labels).astype(np.float32)
+    table = metrics.per_image(scores=scores, labels=labels, probabilities=probabilities, top_k=top_k)
 
     def draw_pictures(folder: Path) -> None:
-        plots.confusion_matrix(folder / "confusion.png", matrix, split.info.classes)
+        plots.confusion_matrix(folder / "confusion.png", matrix, names)
         if probabilities:
-            calibration = metrics.calibration(scores=scores, labels=labels)
-            plots.reliability(folder / "calibration.png", calibration)
+            correct = scores.argmax(1) == labels
+            plots.reliability(
+                folder / "calibration.png", metrics.calibration(confidence=scores.max(1, initial=0), correct=correct)
+            )
         _draw_predictions(folder / "predictions.png", split, scores, labels, probabilities)
 
     return Verdict(
         metrics=metrics.metrics(scores=scores, labels=labels, probabilities=probabilities, top_k=top_k),
-        per_class=metrics.per_class(matrix, split.info.classes),
-        protocol=[
-            ("scores", "probabilities" if probabilities else "not probabilities: log_loss and ece are undefined"),
-            ("ties", "the class that is listed first wins"),
-            (f"top{top_k}", f"of {len(split.info.classes)} classes"),
-            ("balanced_accuracy", "mean recall over the classes with images"),
-            ("macro_f1", "mean over the classes with images or predictions"),
-            ("log_loss", f"natural logarithm, probabilities of at least {metrics.SMALLEST_PROBABILITY:.3g}"),
-            ("ece", f"{metrics.NUM_BINS} bins of equal width, of the highest probability"),
-        ],
-        per_image=pa.table(columns),
+        per_class=_per_class(scores, labels, names),
+        protocol=[*_protocol(probabilities, top_k, len(names)), *_kept(scores)],
+        per_image=pa.table(
+            {
+                "image_id": predictions.image_ids,
+                **{
+                    name: table.column(name)
+                    for name in table.column_names
+                    if name != "scores" or scores.size <= metrics.MAX_KEPT_SCORES
+                },
+            }
+        ),
         draw=draw_pictures,
     )
+
+
+def _per_class(scores: np.ndarray, labels: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
+    """The rows of `metrics.per_class` with both rankings of each class; None where a class has no images, or all."""
+    rows = metrics.per_class(metrics.confusion(scores=scores, labels=labels), names)
+    once = np.ones((1, len(labels)), np.uint16)
+    auroc, precision = metrics.rankings(scores=scores, labels=labels, weights=once)
+    for index, row in enumerate(rows):
+        for name, value in (("auroc", auroc[0, index]), ("average_precision", precision[0, index])):
+            row[name] = None if np.isnan(value) else float(value)
+    return rows
+
+
+def _protocol(probabilities: bool, top_k: int, num_classes: int) -> list[tuple[str, Any]]:
+    """The rules of the figures."""
+    without = "not probabilities: log_loss, brier and ece are undefined"
+    rules = [
+        ("scores", "probabilities" if probabilities else without),
+        ("ties", "the class that is listed first wins"),
+        (f"top{top_k}", f"of {num_classes} classes"),
+        ("balanced_accuracy", "mean recall over the classes with images"),
+        ("macro_f1", "mean over the classes with images or predictions"),
+        ("micro_f1", "over all images, as scikit-learn's: equal to top1"),
+        ("auroc", "each class against the rest, mean over the classes with images; an equal score counts half"),
+        ("average_precision", "step-wise, not interpolated; each class against the rest, mean over those with images"),
+    ]
+    if probabilities:
+        rules += [
+            ("log_loss", f"natural logarithm, probabilities of at least {metrics.SMALLEST_PROBABILITY:.3g}"),
+            ("brier", "summed over the classes, 0 to 2"),
+            ("ece", f"{metrics.NUM_BINS} bins of equal width, closed above, of the highest probability"),
+        ]
+    return rules
+
+
+def _kept(scores: np.ndarray) -> list[tuple[str, Any]]:
+    """What the per-image table leaves out."""
+    if scores.size <= metrics.MAX_KEPT_SCORES:
+        return []
+    return [("per_image", f"without the {scores.size} scores: auroc and average_precision have no interval")]
 
 
 def _scores(predictions: Predictions, num_classes: int, probabilities: bool) -> np.ndarray:
