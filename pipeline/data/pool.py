@@ -1,30 +1,93 @@
-"""A function over many items on all cores, with the results in the order of the items."""
+"""A function over many items on all cores, streaming, with the results in the order of the items."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from typing import TypeVar
+
+from pipeline.errors import PipelineError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CHUNK_SECONDS = 0.05  # long beside what handing over a chunk costs (0.2 ms), short enough that few results wait
+MAX_CHUNK = 256
+AHEAD = 3  # chunks per process that are under way; memory is bounded by them
 
-def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], chunk: int = 16) -> Iterator[Result]:
+
+def ordered_map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    chunk: int = 16,
+    name: Callable[[Item], str] = str,
+) -> Iterator[Result]:
     """`function` of each item, in order; the work is spread over processes where there are several cores.
 
     Args:
         function: a module's function or a `functools.partial` of one; its result must depend on the item alone.
-        items: few enough to be listed.
-        chunk: items handed to a process at a time; no more than that run in this process alone.
+        items: taken as the work goes on, so that there may be any number of them.
+        chunk: items handed to a process at first, later as many as take CHUNK_SECONDS; no more items than that run in
+            this process alone.
+        name: what an item is called in a message.
+
+    Raises:
+        PipelineError: a process was killed or crashed; names the item that it worked on.
     """
-    workers = min(len(os.sched_getaffinity(0)), (len(items) + chunk - 1) // chunk)
+    items = iter(items)
+    cores = len(os.sched_getaffinity(0))
+    first = list(islice(items, chunk * cores))
+    workers = min(cores, (len(first) + chunk - 1) // chunk)
     if workers <= 1:
-        yield from map(function, items)
+        yield from map(function, chain(first, items))
         return
+    items = chain(first, items)
+    del first
     # Fresh interpreters: forking a process whose libraries have started threads can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(function, items, chunksize=chunk)
+        under_way: deque[tuple[list[Item], Future[tuple[list[Result], float]]]] = deque()
+        try:
+            while True:
+                while len(under_way) < AHEAD * workers and (part := list(islice(items, chunk))):
+                    under_way.append((part, pool.submit(_run, function, part)))
+                if not under_way:
+                    return
+                results, seconds = under_way[0][1].result()
+                part, _ = under_way.popleft()
+                chunk = max(1, min(MAX_CHUNK, 2 * chunk, round(len(part) * CHUNK_SECONDS / max(seconds, 1e-6))))
+                yield from results
+        except BrokenProcessPool:
+            raise _crash(function, [item for part, _ in under_way for item in part], name) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _run(function: Callable[[Item], Result], items: list[Item]) -> tuple[list[Result], float]:
+    start = time.perf_counter()
+    return [function(item) for item in items], time.perf_counter() - start
+
+
+def _crash(function: Callable[[Item], Result], items: list[Item], name: Callable[[Item], str]) -> PipelineError:
+    """Tries the items that were under way one by one, in a process that may die, to find which it was."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        for item in items:
+            try:
+                pool.submit(function, item).result()
+            except BrokenProcessPool:
+                return PipelineError(
+                    f"{name(item)}: the process that worked on it crashed; fix: remove or replace this item"
+                )
+            except Exception as error:
+                return PipelineError(f"{name(item)}: {error}")
+    return PipelineError(
+        f"{name(items[0])} to {name(items[-1])}: a process that worked on these was killed, "
+        "perhaps for want of memory; fix: free memory or use fewer cores (taskset)"
+    )

@@ -5,6 +5,7 @@ Image bytes are kept as the source had them; annotations are checked once, when 
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.data import images
+from pipeline.data.pool import ordered_map
 from pipeline.errors import PipelineError
 from pipeline.ops import masks as mask_ops
 from pipeline.paths import write_json, written_whole
 from pipeline.structures import DatasetInfo, Objects, Sample, Segments
 
 ROWS_PER_BATCH = 256
+MAX_BATCH_BYTES = 64 * 2**20  # of images; a batch is held in memory while it fills
 MAX_SHARD_BYTES = 512 * 2**20
 
 OBJECT = pa.struct(
@@ -61,12 +65,8 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def decode_image(data: bytes, channels: int = 3) -> np.ndarray:
-    """The [H, W, C] uint8 pixels of encoded image bytes."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    return pixels[..., None] if channels == 1 else pixels
+    """The [H, W, C] uint8 pixels of encoded image bytes, as the image is shown (`images.decode`)."""
+    return images.decode(data, channels)
 
 
 def encode_ids(ids: np.ndarray) -> bytes:
@@ -146,44 +146,85 @@ class StoreWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.counts: dict[str, int] = {}
+        self.sizes: dict[tuple[int, int], None] = {}
+        self.moments: np.ndarray | None = None
+        self.num_measured = 0
         self._pending: dict[str, list[dict[str, Any]]] = {}
+        self._pending_bytes: dict[str, int] = {}
         self._files: dict[str, pa.ipc.RecordBatchFileWriter] = {}
-        self._schemas: dict[str, pa.Schema] = {}
+        self._columns: dict[str, set[str]] = {}
         self._shards: dict[str, int] = {}
         self._bytes: dict[str, int] = {}
 
-    def add(self, split: str, row: dict[str, Any]) -> None:
-        """Appends a row made by `to_row`; the first batch of a split fixes its columns."""
+    def add(self, split: str, row: dict[str, Any], moments: np.ndarray | None = None) -> None:
+        """Appends a row.
+
+        Args:
+            split: train, val or test.
+            row: as `to_row` makes it.
+            moments: `images.moments` of its image, by whoever has decoded it anyway.
+        """
         self.counts[split] = self.counts.get(split, 0) + 1
-        pending = self._pending.setdefault(split, [])
-        pending.append(row)
-        if len(pending) >= ROWS_PER_BATCH:
+        if split == "train":
+            self.sizes[row["height"], row["width"]] = None
+            if moments is not None:
+                self.moments = moments if self.moments is None else self.moments + moments
+                self.num_measured += 1
+        self._pending.setdefault(split, []).append(row)
+        self._pending_bytes[split] = self._pending_bytes.get(split, 0) + len(row["image"])
+        if len(self._pending[split]) >= ROWS_PER_BATCH or self._pending_bytes[split] >= MAX_BATCH_BYTES:
             self._flush(split)
 
     def _flush(self, split: str) -> None:
         rows = self._pending[split]
         if not rows:
             return
-        if split not in self._schemas:
-            self._schemas[split] = pa.schema([(n, t) for n, t in COLUMNS.items() if any(n in row for row in rows)])
-        batch = pa.RecordBatch.from_pylist(rows, schema=self._schemas[split])
-        if self._bytes.get(split, 0) + batch.nbytes > MAX_SHARD_BYTES and split in self._files:
+        columns = self._columns.setdefault(split, set())
+        new = {name for name in COLUMNS if any(row.get(name) is not None for row in rows)} - columns
+        columns |= new
+        schema = _schema(columns)
+        batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+        is_full = self._bytes.get(split, 0) + batch.nbytes > MAX_SHARD_BYTES
+        if split in self._files and (is_full or new):
             self._files.pop(split).close()
         if split not in self._files:
             shard = self._shards.get(split, -1) + 1
             self._shards[split], self._bytes[split] = shard, 0
-            path = self.folder / f"{split}-{shard:05d}.arrow"
-            self._files[split] = pa.ipc.new_file(str(path), self._schemas[split])
+            self._files[split] = pa.ipc.new_file(str(self.folder / f"{split}-{shard:05d}.arrow"), schema)
         self._files[split].write_batch(batch)
         self._bytes[split] += batch.nbytes
         rows.clear()
+        self._pending_bytes[split] = 0
 
     def close(self) -> None:
-        """Writes what is pending and closes the shards."""
+        """Writes what is pending and closes the shards; a column that any shard has is then in all."""
         for split in self._pending:
             self._flush(split)
         for file in self._files.values():
             file.close()
+        schema = _schema(set().union(*self._columns.values()))
+        for path in sorted(self.folder.glob("*.arrow")):
+            _widen(path, schema)
+
+
+def _schema(columns: set[str]) -> pa.Schema:
+    return pa.schema([(name, type_) for name, type_ in COLUMNS.items() if name in columns])
+
+
+def _widen(path: Path, schema: pa.Schema) -> None:
+    """Rewrites a shard that lacks columns of `schema`, with nulls in them."""
+    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as shard:
+        if shard.schema.equals(schema):
+            return
+        with written_whole(path) as temporary, pa.ipc.new_file(str(temporary), schema) as wider:
+            for number in range(shard.num_record_batches):
+                batch = shard.get_batch(number)
+                have = set(batch.schema.names)
+                arrays = [
+                    batch.column(field.name) if field.name in have else pa.nulls(batch.num_rows, field.type)
+                    for field in schema
+                ]
+                wider.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
 
 
 @contextmanager
@@ -199,25 +240,39 @@ def writing(folder: Path, info: DatasetInfo) -> Iterator[StoreWriter]:
         writer.close()
         info.counts = dict(sorted(writer.counts.items()))
         if not info.mean and "train" in writer.counts:
-            _measure(temporary, info)
+            moments = writer.moments
+            if moments is None or writer.num_measured < writer.counts["train"]:
+                moments = _moments(temporary, info.channels)
+            info.mean, info.std = _mean_and_std(moments)
+            info.image_size = list(next(iter(writer.sizes))) if len(writer.sizes) == 1 else None
         write_json(temporary / "info.json", info.to_json())
 
 
-def _measure(folder: Path, info: DatasetInfo) -> None:
-    """Fills in channel mean and std, and the image size if all agree, from the train split."""
-    total, squares, count = np.zeros(info.channels), np.zeros(info.channels), 0
-    sizes = set()
-    table = _read_table(folder, "train")
-    for chunk in table.column("image").to_pylist():
-        pixels = decode_image(chunk, info.channels).astype(np.float64) / 255
-        total += pixels.sum((0, 1))
-        squares += (pixels**2).sum((0, 1))
-        count += pixels.shape[0] * pixels.shape[1]
-        sizes.add(pixels.shape[:2])
-    mean = total / count
-    info.mean = [round(float(v), 6) for v in mean]
-    info.std = [round(float(v), 6) for v in np.sqrt(np.maximum(squares / count - mean**2, 0))]
-    info.image_size = [int(v) for v in sizes.pop()] if len(sizes) == 1 else None
+def _moments(folder: Path, channels: int) -> np.ndarray:
+    """`images.moments` over the train split, on all cores."""
+    batches = []
+    for path in sorted(folder.glob("train-*.arrow")):
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as shard:
+            batches += [(path, number) for number in range(shard.num_record_batches)]
+    parts = ordered_map(functools.partial(_batch_moments, channels=channels), batches, chunk=4)
+    return sum(parts, np.zeros((3, channels), np.int64))
+
+
+def _batch_moments(place: tuple[Path, int], *, channels: int) -> np.ndarray:
+    path, number = place
+    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as shard:
+        column = shard.get_batch(number).column("image")
+        return np.sum(
+            [images.moments(images.sampled(images.shown(images.opened(data.as_py()), channels))) for data in column], 0
+        )
+
+
+def _mean_and_std(moments: np.ndarray) -> tuple[list[float], list[float]]:
+    """Per channel, of values scaled to 0..1, from `images.moments` of uint8 pixels."""
+    count, total, squares = moments.astype(np.float64)
+    mean = total / count / 255
+    std = np.sqrt(np.maximum(squares / count / 255**2 - mean**2, 0))
+    return [round(float(v), 6) for v in mean], [round(float(v), 6) for v in std]
 
 
 def _read_table(folder: Path, split: str) -> pa.Table:

@@ -1,0 +1,289 @@
+"""Records to a store: every image decoded once, every annotation checked once, on all cores.
+
+Memory does not grow with the number of images. What a source has wrong is named by file and annotation index: with
+`on_error: fail` the first fault ends the work, with `skip` the annotation (or the image) is left out, counted, and told
+in `findings.json` beside the data. What is kept but worth knowing, such as a box that was clipped, is told there too.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.data import fingerprints, images, store
+from pipeline.data.annotations import Fault, Frame, class_index, object_row
+from pipeline.data.images import ImageError
+from pipeline.data.pool import ordered_map
+from pipeline.data.records import Encoded, RawObject, Record
+from pipeline.errors import PipelineError
+from pipeline.paths import write_json
+from pipeline.progress import progress
+from pipeline.structures import IGNORE, SPLITS, DatasetInfo
+
+OnError = Literal["fail", "skip"]
+FINDINGS = "findings.json"
+FIX = "fix: correct or remove it, or set on_error: skip"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong or worth knowing of an image or an annotation; a line of findings.json.
+
+    Attributes:
+        kind: the sort, for counting, such as "zero-area box".
+        split: train, val or test.
+        file: the image's name in its source.
+        index: of the annotation in its source; None: the image as a whole.
+        what: what was found, with the value.
+        action: kept, "dropped annotation" or "dropped image".
+    """
+
+    kind: str
+    split: str
+    file: str
+    index: int | str | None
+    what: str
+    action: Literal["kept", "dropped annotation", "dropped image"]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What every record is held against; small, for it travels with each chunk of work."""
+
+    channels: int
+    num_classes: int
+    num_semantic: int
+    num_keypoints: int
+    values: np.ndarray | None
+
+
+@dataclass
+class _Made:
+    """A record after its conversion; `row` is None where the image is dropped, `fault` says what is wrong first."""
+
+    split: str
+    image_id: str
+    row: dict[str, Any] | None = None
+    moments: np.ndarray | None = None
+    fingerprint: np.ndarray | None = None
+    findings: list[Finding] = field(default_factory=list)
+    fault: str | None = None
+
+
+def ingest(
+    folder: Path,
+    info: DatasetInfo,
+    records: Iterable[Record],
+    *,
+    on_error: OnError = "fail",
+    semantic_values: Mapping[int, int] | None = None,
+    num_records: int | None = None,
+) -> None:
+    """Writes the store of `records` at `folder`, with findings.json in it; it appears whole or not at all.
+
+    Args:
+        folder: where to; the folder's rows are in the order of the records.
+        info: of the dataset; its counts, mean, std and image_size are filled in.
+        records: taken as the work goes on.
+        on_error: whether a fault ends the work or is left out and noted.
+        semantic_values: for the values of the semantic maps the class index each becomes; all others become IGNORE.
+            Without it the values are class indices, or IGNORE, already.
+        num_records: how many there are, for the progress bar.
+
+    Raises:
+        PipelineError: a fault, with `on_error` "fail"; or no image is left.
+    """
+    convert = functools.partial(_converted, rules=_rules(info, semantic_values))
+    made = ordered_map(convert, records, name=lambda record: record.file_name)
+    findings: list[Finding] = []
+    prints: dict[str, list[np.ndarray]] = {}
+    with store.writing(folder, info) as writer:
+        for one in progress(_ids_once(made), f"read {info.name}", total=num_records):
+            if one.fault is not None and on_error == "fail":
+                raise PipelineError(f"{one.fault}; {FIX}")
+            findings += one.findings
+            if one.row is not None:
+                writer.add(one.split, one.row, one.moments)
+                assert one.fingerprint is not None
+                prints.setdefault(one.split, []).append(one.fingerprint)
+        if not prints:
+            raise PipelineError(
+                f"{info.name}: no image is left of {len(findings)} with faults"
+                + (f"; first: {findings[0].file}: {findings[0].what}" if findings else "")
+            )
+        write_json(writer.folder / FINDINGS, [asdict(finding) for finding in findings])
+        fingerprints.save(writer.folder, prints)
+
+
+def _rules(info: DatasetInfo, semantic_values: Mapping[int, int] | None) -> _Rules:
+    values = None
+    if semantic_values is not None:
+        values = np.full(max([255, *semantic_values]) + 2, IGNORE, np.uint8)  # the last stands for all larger values
+        for value, label in semantic_values.items():
+            values[value] = label
+    return _Rules(info.channels, len(info.classes), len(info.semantic_classes), len(info.keypoints), values)
+
+
+def _ids_once(made: Iterable[_Made]) -> Iterator[_Made]:
+    """The same, where an id that stood before is a fault."""
+    seen: set[str] = set()
+    for one in made:
+        if one.image_id in seen and one.row is not None:
+            file = one.row["file_name"]
+            what = f"another image has the id {one.image_id!r}"
+            one.findings = [Finding("duplicate id", one.split, file, None, what, "dropped image")]
+            one.fault = one.fault or f"{file} image_id: {what}"
+            one.row = None
+        seen.add(one.image_id)
+        yield one
+
+
+def _converted(record: Record, *, rules: _Rules) -> _Made:
+    """One record, decoded, checked and converted."""
+    made = _Made(record.split, record.image_id)
+
+    def found(kind: str, what: str, *, index: int | str | None, action: Any) -> None:
+        made.findings.append(Finding(kind, record.split, record.file_name, index, what, action))
+
+    def faulty(fault: Fault, index: int | str | None, action: Any) -> None:
+        found(fault.kind, f"{fault.key}: {fault.what}", index=index, action=action)
+        if made.fault is None:
+            source = f", says {record.annotation}" if record.annotation else ""
+            number = "" if index is None else f"#{index}"
+            made.fault = f"{record.file_name}{number} {fault.key}: {fault.what}{source}"
+
+    try:
+        if record.split not in SPLITS:
+            raise Fault("unknown split", "split", f"no split {record.split!r}; choices: {', '.join(SPLITS)}")
+        _fill(made, record, rules, found, faulty)
+    except Fault as fault:
+        made.row = None
+        made.findings.clear()
+        faulty(fault, None, "dropped image")
+    return made
+
+
+def _fill(made: _Made, record: Record, rules: _Rules, found: Any, faulty: Any) -> None:
+    """Fills in the row, moments and fingerprint; an image with a fault as a whole raises it."""
+    data = _read(record.image, "image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, on what it can nevertheless read
+            image = images.opened(data)
+            turn = images.orientation(image)
+            pages = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+            pixels = images.shown(image, rules.channels)
+    except ImageError as error:
+        raise Fault("unreadable image", "image", str(error)) from None
+    height, width = pixels.height, pixels.width
+    frame = Frame(height, width)
+    if record.size is not None and tuple(record.size) != (height, width):
+        frame = Frame(height, width, turn)
+        if turn not in images.SIDEWAYS or tuple(record.size) != frame.source_size:
+            what = f"the annotations are for {record.size[1]} x {record.size[0]}, the image is {width} x {height}"
+            raise Fault("size mismatch", "size", what)
+        found(
+            "turned", None, f"its EXIF orientation {turn} is not in its annotations; they were turned with it", "kept"
+        )
+    if pages > 1:
+        found("several pages", f"has {pages} pages or frames; the first is taken", index=None, action="kept")
+    row: dict[str, Any] = {
+        "image_id": record.image_id,
+        "file_name": record.file_name,
+        "image": data,
+        "height": height,
+        "width": width,
+    }
+    if record.label is not None:
+        row["label"] = class_index(record.label, rules.num_classes, "label")
+    if record.target is not None:
+        if not math.isfinite(record.target):
+            raise Fault("bad target", "target", f"not a finite number ({record.target})")
+        row["target"] = float(record.target)
+    if record.semantic is not None:
+        row["semantic"] = _semantic(record.semantic, frame, rules)
+    if record.panoptic is not None:
+        row["panoptic"] = _panoptic(record, frame, rules.num_semantic)
+        row["segments"] = [{"id": number, "label": label} for number, label in record.segments]
+    for name in ("captions", "group"):
+        if getattr(record, name) is not None:
+            row[name] = getattr(record, name)
+    if record.objects is not None:
+        row["objects"] = list(_objects(record.objects, frame, rules, found, faulty))
+    made.row = row
+    sample = images.sampled(pixels)
+    made.moments = images.moments(sample)
+    made.fingerprint = fingerprints.of(sample)
+
+
+def _objects(
+    objects: list[RawObject], frame: Frame, rules: _Rules, found: Any, faulty: Any
+) -> Iterator[dict[str, Any]]:
+    for raw in objects:
+        note = functools.partial(found, index=raw.index, action="kept")
+        try:
+            yield object_row(raw, frame, num_classes=rules.num_classes, num_keypoints=rules.num_keypoints, note=note)
+        except Fault as fault:
+            faulty(fault, raw.index, "dropped annotation")
+
+
+def _read(encoded: Encoded, key: str) -> bytes:
+    if isinstance(encoded, bytes):
+        return encoded
+    try:
+        return encoded.read_bytes()
+    except OSError as error:
+        raise Fault("unreadable image", key, f"cannot be read ({error.strerror})") from None
+
+
+def _semantic(semantic: Encoded | np.ndarray, frame: Frame, rules: _Rules) -> bytes:
+    """The PNG of a semantic map, in class indices and in the shown image."""
+    if isinstance(semantic, np.ndarray):
+        values = semantic
+    else:
+        try:
+            values = images.decode_values(_read(semantic, "semantic"))
+        except ImageError as error:
+            raise Fault("bad map", "semantic", str(error)) from None
+    values = _in_frame(values, frame, "semantic")
+    if rules.values is not None:
+        values = rules.values[np.clip(values, 0, len(rules.values) - 1)]
+    wrong = (values >= rules.num_semantic) & (values != IGNORE)
+    if wrong.any():
+        raise Fault("unknown class", "semantic", f"no class {values[wrong].min()} (there are {rules.num_semantic})")
+    return store.encode_png(values.astype(np.uint8))
+
+
+def _panoptic(record: Record, frame: Frame, num_semantic: int) -> bytes:
+    """The PNG of a panoptic map in the shown image; its segments are checked."""
+    assert record.panoptic is not None
+    data = _read(record.panoptic, "panoptic")
+    try:
+        ids = store.decode_ids(data)
+    except ImageError as error:
+        raise Fault("bad map", "panoptic", str(error)) from None
+    turned = _in_frame(ids, frame, "panoptic")
+    for number, label in record.segments:
+        if not 0 <= label < num_semantic:
+            raise Fault("unknown class", "panoptic", f"segment {number}: no class {label} (there are {num_semantic})")
+    unknown = np.setdiff1d(ids, [0, *(number for number, _ in record.segments)])
+    if len(unknown):
+        raise Fault("bad map", "panoptic", f"shows segment {unknown[0]}, which is not among its {len(record.segments)}")
+    return data if turned is ids else store.encode_ids(turned)
+
+
+def _in_frame(values: np.ndarray, frame: Frame, key: str) -> np.ndarray:
+    """A [H, W] map turned as the image is shown, where it lies as the source's annotations do."""
+    if values.shape == (frame.height, frame.width):
+        return values
+    if values.shape == frame.source_size:
+        return images.turned_array(values, frame.turn)
+    height, width = values.shape[:2]
+    raise Fault("size mismatch", key, f"the map is {width} x {height}, the image is {frame.width} x {frame.height}")
