@@ -5,6 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
@@ -87,6 +88,48 @@ for _verb, _command in COMMANDS.items():
     _add(_verb, _command)
 
 
+# Tools: commands that are no stages of the graph.
+
+
+@app.command("compare", help="Say what changed between two states of the project, and whether it is real.")
+def _compare(
+    base: Annotated[str, typer.Argument(help="A git revision, a DVC experiment or `workspace`.")],
+    head: Annotated[str, typer.Argument(help="The same; the workspace without it.")] = "workspace",
+    runs: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="Compare two runs of BASE instead of two states.")
+    ] = None,
+    md: Annotated[Path | None, typer.Option(help="Write a comment for a pull request.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that opens offline.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything as JSON.")] = None,
+    link: Annotated[
+        str | None, typer.Option(help="Address of a file with {commit} and {path}: links pictures in --md.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Of bootstrap and permutation test.")] = 1000,
+) -> None:
+    from pipeline.reporting.compare import command
+
+    code = command.run(base, head, runs=runs, num_resamples=resamples, md=md, html=html, as_json=json, link=link)
+    raise typer.Exit(code)
+
+
+@app.command("merge-lock", help="Merge three versions of dvc.lock: git calls it, see .gitattributes.")
+def _merge_lock(
+    base: Annotated[Path, typer.Argument(help="The common ancestor's.")],
+    ours: Annotated[Path, typer.Argument(help="Ours; the merged one is written here.")],
+    theirs: Annotated[Path, typer.Argument(help="Theirs.")],
+) -> None:
+    from pipeline.lock import merge_files
+
+    dropped = merge_files(base, ours, theirs)
+    if dropped:
+        typer.echo(f"dvc.lock: changed on both sides, run anew by dvc repro: {', '.join(dropped)}", err=True)
+
+
+def _names() -> list[str]:
+    """Of all commands."""
+    return [str(command.name) for command in app.registered_commands]
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code; `--debug` may stand anywhere."""
     debug = "--debug" in arguments
@@ -115,7 +158,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if hasattr(error, "format_message"):  # of the command line itself
         message = str(error.format_message()).rstrip(".")
         if match := re.match("No such command '(.*?)'", message):
-            return f"no such command {match[1]!r}; {did_you_mean(match[1], COMMANDS)}", 2
+            return f"no such command {match[1]!r}; {did_you_mean(match[1], _names())}", 2
         return f"{message}; fix: see --help", 2
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""

@@ -228,6 +228,28 @@ class Visualisation(Section):
     options: Options
 
 
+class Gate(Section):
+    """A limit on one metric of a comparison.
+
+    Attributes:
+        min_delta: the least gain of the head over the base; negative: what a change may cost. A gain is a fall where
+            lower is better.
+        level: share of the interval of the difference (above 0.5) that must lie below `min_delta` for the gate to
+            fail; None: the difference itself is held against it, noise and all.
+        floor: the least value of the head, the greatest where lower is better.
+    """
+
+    min_delta: float | None = None
+    level: Annotated[float, Field(gt=0.5, lt=1)] | None = None
+    floor: float | None = None
+
+
+class Compare(Section):
+    """What `pipeline compare` asks of a branch: by pattern of run names, by metric."""
+
+    gates: dict[str, dict[str, Gate]] = {}
+
+
 class Params(Section):
     """All of params.yaml, checked."""
 
@@ -239,6 +261,7 @@ class Params(Section):
     runs: dict[str, Run]
     generators: dict[str, Generator]
     visualisations: dict[str, Visualisation]
+    compare: Compare = Compare()
 
     @cached_property
     def learners(self) -> dict[str, Run | Generator]:
@@ -325,9 +348,10 @@ class _Checker:
             "generators": self._entries("generators", partial(self._learner, Generator, shared)),
             "visualisations": self._entries("visualisations", partial(self._section, Visualisation)),
         }
+        compare = self._section(Compare, self.content.get("compare", {}), ("compare",))
         if self.faults:
             return None
-        params = Params.model_construct(None, defaults=defaults, tracking=tracking, **mappings)
+        params = Params.model_construct(None, defaults=defaults, tracking=tracking, compare=compare, **mappings)
         self.faults.extend(_faults_across(params))
         return None if self.faults else params
 
@@ -335,8 +359,8 @@ class _Checker:
         for key in self.content:
             if key not in Params.model_fields:
                 self.faults.append(_Fault((key,), f"unknown key; {did_you_mean(key, Params.model_fields)}"))
-        for key in Params.model_fields:
-            if key not in self.content:
+        for key, field in Params.model_fields.items():
+            if key not in self.content and field.is_required():
                 self.faults.append(_Fault((), f"no section {key!r}; fix: add `{key}:` (`{key}: {{}}` for none)", True))
 
     def _defaults(self) -> Any:

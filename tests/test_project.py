@@ -32,7 +32,7 @@ LAYERS = (
     ("training",),
     ("metrics",),
     ("visualise",),
-    ("reporting", "tracking"),
+    ("reporting", "tracking", "lock"),
     ("stages",),
     ("launch",),
     ("cli",),

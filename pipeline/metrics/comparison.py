@@ -8,7 +8,7 @@ resampled apart, and the permutation deals all samples out anew.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ class Difference:
         p_value: how often chance alone would differ as much, 0..1.
         p_adjusted: the same after Holm's correction over the metrics of the comparison.
         verdict: one of the constants of this module.
+        drawn: [R] differences over resampled images, for intervals of another level; empty where there are none.
     """
 
     metric: str
@@ -42,6 +43,7 @@ class Difference:
     p_value: float | None
     p_adjusted: float | None
     verdict: str
+    drawn: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
 
     @property
     def difference(self) -> float | None:
@@ -82,17 +84,17 @@ def compare(
         raise ValueError(f"{len(base)} and {len(head)} images cannot be paired")
     head = head.select(base.column_names).cast(base.schema)
     if base.equals(head) and all(a == b for a, b in figures.values()):
-        return [Difference(name, a, b, 0.0, 0.0, 1.0, 1.0, IDENTICAL) for name, (a, b) in figures.items()]
+        return [Difference(name, a, b, 0.0, 0.0, 1.0, 1.0, IDENTICAL, np.zeros(1)) for name, (a, b) in figures.items()]
     drawn = _bootstrap(base, head, resampled, paired, groups, num_resamples, seed)
     chance = _permutations(base, head, resampled, paired, groups, num_resamples, seed)
     p_values = {name: _p_value(a, b, chance.get(name)) for name, (a, b) in figures.items()}
     adjusted = holm({name: p for name, p in p_values.items() if p is not None})
     found = []
     for name, (a, b) in figures.items():
-        ends = bootstrap.interval(drawn[name], level) if name in drawn and p_values[name] is not None else None
-        low, high = ends or (None, None)
+        values = drawn[name] if name in drawn and p_values[name] is not None else np.zeros(0)
+        low, high = bootstrap.interval(values, level) or (None, None)
         verdict = _verdict(a, b, adjusted.get(name), directions.get(name), level)
-        found.append(Difference(name, a, b, low, high, p_values[name], adjusted.get(name), verdict))
+        found.append(Difference(name, a, b, low, high, p_values[name], adjusted.get(name), verdict, values))
     return found
 
 

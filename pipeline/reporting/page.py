@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.reporting.contents import Contents, DataReport, Picture, Trained
+from pipeline.reporting.contents import Contents, DataReport, Trained
 from pipeline.reporting.curves import line_chart
 from pipeline.reporting.scores import Kind, printed, score
 
@@ -25,37 +25,38 @@ def render(contents: Contents) -> str:
     from markupsafe import Markup
 
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(contents=contents, css=Markup((HERE / "page.css").read_text(encoding="utf-8")))
     )
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates beside this file, everything in them escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["printed"] = printed
-    environment.globals.update(
+    made.filters["printed"] = printed
+    made.globals.update(
         bar=bar,
         best=best,
         charts=charts,
-        data_uri=data_uri,
+        data_uri=lambda picture: data_uri(picture.bytes()),
         entry_rows=entry_rows,
         score=score,
         score_names=score_names,
         statistics=statistics,
         WIDE=WIDE,
     )
-    return environment
+    return made
 
 
-def data_uri(picture: Picture) -> str:
-    """The picture itself as an address."""
-    return "data:image/png;base64," + base64.b64encode(picture.bytes()).decode("ascii")
+def data_uri(png: bytes) -> str:
+    """A picture itself as an address."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def bar(one: Trained, kind: Kind) -> dict[str, Any] | None:

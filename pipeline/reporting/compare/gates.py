@@ -1,0 +1,98 @@
+"""Does the head pass? Limits of params.yaml on what a change may cost, each with its reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pipeline import metrics
+from pipeline.metrics import bootstrap
+from pipeline.metrics.comparison import Difference
+from pipeline.params import Gate
+from pipeline.reporting.compare import Comparison, RunComparison
+from pipeline.reporting.scores import printed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One gate on one run.
+
+    Attributes:
+        run, metric: what was held against the gate.
+        passed: whether it is kept.
+        reason: one sentence with the numbers.
+    """
+
+    run: str
+    metric: str
+    passed: bool
+    reason: str
+
+
+def judge(comparison: Comparison, gates: Mapping[str, Mapping[str, Gate]]) -> list[Outcome]:
+    """Every gate on every run whose name fits its pattern; a gate that fits no run with its metric fails.
+
+    Args:
+        comparison: of two revisions.
+        gates: by pattern of run names (`*` stands for any letters), then by metric.
+    """
+    found = []
+    for pattern, by_metric in gates.items():
+        for metric, gate in by_metric.items():
+            outcomes = [
+                _outcome(run, metric, gate)
+                for run in comparison.runs
+                if fnmatchcase(run.title, pattern) and _has(run, metric)
+            ]
+            found += outcomes or [Outcome(pattern, metric, False, "no run of this name has this metric")]
+    return found
+
+
+def _has(run: RunComparison, metric: str) -> bool:
+    return any(arm is not None and metric in arm.figures for arm in (run.base, run.head))
+
+
+def _outcome(run: RunComparison, metric: str, gate: Gate) -> Outcome:
+    if run.head is None:
+        return Outcome(run.title, metric, False, "the head has no report of this run")
+    value = run.head.figures.get(metric)
+    if value is None:
+        return Outcome(run.title, metric, False, "undefined in the head")
+    known = metrics.lookup(run.task, metric)
+    is_lower_better = known is not None and known.higher_is_better is False
+    if gate.floor is not None:
+        short = value > gate.floor if is_lower_better else value < gate.floor
+        limit = "at most" if is_lower_better else "at least"
+        if short:
+            return Outcome(run.title, metric, False, f"{printed(value)}, must be {limit} {printed(gate.floor)}")
+    if gate.min_delta is None or run.base is None:
+        new = ", a new run" if run.base is None else ""
+        return Outcome(run.title, metric, True, f"{printed(value)}{new}")
+    if run.unequal:
+        what = ", ".join(change.what for change in run.unequal)
+        return Outcome(run.title, metric, False, f"not comparable: the protocols differ in {what}")
+    difference = next((one for one in run.differences if one.metric == metric), None)
+    if difference is None or difference.difference is None:
+        return Outcome(run.title, metric, False, "undefined in the base")
+    return _held(run.title, difference, gate.min_delta, gate.level, -1 if is_lower_better else 1)
+
+
+def _held(run: str, one: Difference, min_delta: float, level: float | None, sign: int) -> Outcome:
+    """A difference against the least that is allowed; gains count as positive for metrics where lower is better too."""
+    assert one.difference is not None
+    gain = sign * one.difference
+    words = f"{one.difference:+.4f}"
+    if level is None:
+        passed = gain >= min_delta
+        return Outcome(run, one.metric, passed, f"{words}, a gain of at least {min_delta:+g} is asked")
+    ends = bootstrap.interval(sign * one.drawn, level)
+    if ends is None:
+        return Outcome(
+            run, one.metric, gain >= min_delta, f"{words} without interval, at least {min_delta:+g} is asked"
+        )
+    low, high = sorted(sign * end for end in ends)
+    interval = f"{level:.0%} interval {low:+.4f} to {high:+.4f}"
+    passed = ends[1] >= min_delta
+    said = "not below" if passed else "all of it below"
+    return Outcome(run, one.metric, passed, f"{words}, {interval}: {said} a gain of {min_delta:+g}")

@@ -1,0 +1,144 @@
+"""One side of a comparison: a git revision, a DVC experiment or the workspace, read without checking anything out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline import paths
+from pipeline.errors import ParamsError, PipelineError, did_you_mean
+
+WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A state of the project.
+
+    Attributes:
+        name: as the user wrote it.
+        commit: 40 digits, or "" for the files as they lie in the workspace.
+    """
+
+    name: str
+    commit: str
+
+    @property
+    def title(self) -> str:
+        """Its name and the first digits of its commit."""
+        short = self.commit[:7]
+        return f"{self.name} ({short})" if short and not self.commit.startswith(self.name) else self.name
+
+    def read(self, path: Path) -> bytes | None:
+        """A file's content; None where this state has no such file."""
+        if not self.commit:
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return None
+        done = _git("cat-file", "blob", f"{self.commit}:{path.as_posix()}")
+        return done.stdout if done.returncode == 0 else None
+
+    def names(self, folder: Path) -> list[str]:
+        """What lies in a folder."""
+        if not self.commit:
+            return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        done = _git("ls-tree", "-z", "--name-only", self.commit, f"{folder.as_posix()}/")
+        return sorted(Path(name).name for name in done.stdout.decode().split("\0") if name)
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """What params.yaml holds, unchecked: another state of the code may know other keys."""
+        return self._yaml(paths.PARAMS)
+
+    @cached_property
+    def stages(self) -> dict[str, Any]:
+        """The stages of dvc.lock by name."""
+        return dict(self._yaml(paths.LOCK).get("stages") or {})
+
+    def _yaml(self, path: Path) -> dict[str, Any]:
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+
+        data = self.read(path)
+        if data is None:
+            raise PipelineError(f"{path}: {self.name} has no such file; fix: commit it there, or name another revision")
+        try:
+            content = YAML(typ="safe").load(data.decode("utf-8"))
+        except (YAMLError, UnicodeDecodeError) as error:
+            what = str(error).splitlines()[0]
+            raise PipelineError(f"{path} of {self.name}: not readable as YAML ({what}); fix: mend it there") from None
+        if not isinstance(content, dict):
+            raise PipelineError(f"{path} of {self.name}: not a mapping; fix: mend it there")
+        return content
+
+    def metrics(self, folder: Path) -> dict[str, Any] | None:
+        """The metrics.json of a report's folder; None where there is none.
+
+        Raises:
+            PipelineError: it is no JSON object.
+        """
+        data = self.read(folder / "metrics.json")
+        if data is None:
+            return None
+        try:
+            content = json.loads(data)
+        except ValueError as error:
+            raise PipelineError(f"{folder}/metrics.json of {self.name}: not JSON ({error})") from None
+        if not isinstance(content, dict):
+            raise PipelineError(f"{folder}/metrics.json of {self.name}: not an object")
+        return content
+
+
+def resolve(name: str) -> Revision:
+    """The revision of a name: `workspace`, anything git knows, or a DVC experiment.
+
+    Raises:
+        ParamsError: no such revision.
+        PipelineError: the project is no git repository.
+    """
+    if name == WORKSPACE:
+        return Revision(name, "")
+    if _git("rev-parse", "--git-dir").returncode:
+        raise PipelineError("not a git repository, so there is no revision to read; fix: git init, commit")
+    experiments = _experiments()
+    done = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    commit = done.stdout.decode().strip() if done.returncode == 0 else experiments.get(name)
+    if not commit:
+        shallow = Path(_git("rev-parse", "--git-dir").stdout.decode().strip(), "shallow").exists()
+        fix = (
+            "this clone is shallow; fix: git fetch --unshallow" if shallow else did_you_mean(name, _known(experiments))
+        )
+        raise ParamsError(f"no revision {name!r}; {fix}")
+    return Revision(name, commit)
+
+
+def history(limit: int) -> list[Revision]:
+    """The commits that lead to HEAD along first parents, the oldest first."""
+    done = _git("log", "--first-parent", f"--max-count={limit}", "--format=%H")
+    if done.returncode:
+        raise PipelineError("no git history here; fix: git init, commit")
+    return [Revision(commit[:7], commit) for commit in reversed(done.stdout.decode().split())]
+
+
+def _experiments() -> dict[str, str]:
+    done = _git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/")
+    lines = (line.split() for line in done.stdout.decode().splitlines())
+    return {reference.rsplit("/", 1)[1]: commit for reference, commit in lines if reference.count("/") >= 4}
+
+
+def _known(experiments: Iterable[str]) -> list[str]:
+    done = _git("for-each-ref", "--format=%(refname:short)", "refs/heads/", "refs/tags/", "refs/remotes/")
+    return [*done.stdout.decode().split(), *experiments, WORKSPACE]
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise PipelineError("git is not installed; fix: install it") from None
