@@ -1,70 +1,107 @@
-"""Policies of albumentations' transforms that move pixels, boxes, masks, label maps and keypoints together.
+"""Policies of augmentation: albumentations' transforms, presets, and steps that mix several samples.
 
-A copy depends on (seed, image_id, number of the copy) alone, so neither workers nor order change it.
+A copy depends on (seed, image_id, number of the copy) and on the samples of its split alone, so neither workers nor
+order change it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import os
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pipeline.errors import ParamsError, did_you_mean
-from pipeline.ops.masks import boxes_of
-from pipeline.structures import IGNORE, DatasetInfo, Objects, Sample, Segments
-
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network for a newer version
+from pipeline.data import geometry
+from pipeline.data.mixing import Mix
+from pipeline.data.presets import PRESETS
+from pipeline.errors import ParamsError, PipelineError, did_you_mean
+from pipeline.params import check_options
+from pipeline.structures import DatasetInfo, Sample
 
 if TYPE_CHECKING:
-    from albumentations import BasicTransform, Compose
+    from albumentations import Compose
 
-VOID = 0
+NESTED = ("OneOf", "SomeOf", "RandomOrder", "Sequential")
+"""Albumentations' transforms of transforms, whose own are again entries."""
+
+UNFIT = ("Normalize", "ToFloat", "FromFloat", "ToTensorV2", "ToTensor3D", "Lambda")
+"""What gives no uint8 image, or takes a function, which params.yaml cannot say."""
 
 
-def compose(transforms: Sequence[Mapping[str, Any]], where: str, min_visibility: float = 0.0) -> Compose:
+class Samples(Protocol):
+    """A split of a store."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, masks: bool = False) -> Sample:
+        """One sample, with masks where asked."""
+        ...
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Steps of augmentation, one after the other: runs of albumentations' transforms, and mixing steps between them.
+
+    Attributes:
+        steps: each a `Compose` or a `Mix`.
+        min_visibility: share of an object that a step must leave to keep it.
+    """
+
+    steps: tuple[Compose | Mix, ...]
+    min_visibility: float
+
+    def check(self, info: DatasetInfo, where: str) -> None:
+        """Whether a dataset can be augmented so.
+
+        Raises:
+            ParamsError: a step would make truth that a store cannot hold.
+        """
+        for step in self.steps:
+            if isinstance(step, Mix) and (why := step.refusal(info)):
+                raise ParamsError(f"params.yaml {where}: {why}")
+
+
+def compose(transforms: Sequence[Mapping[str, Any]], where: str, min_visibility: float = 0.0) -> Policy:
     """A policy of transforms, one after the other.
 
     Args:
-        transforms: each a mapping of `name` and the arguments, all as albumentations calls them.
+        transforms: each a mapping of `name` and the arguments, all as albumentations calls them, or of `preset` and
+            its options.
         where: their place in params.yaml, such as `augmentations.scenes_varied.transforms`.
-        min_visibility: share of a box that must stay in the image, for objects without masks.
+        min_visibility: share of an object that must stay in the image.
 
     Raises:
-        ParamsError: a transform or an argument that albumentations does not know, or a value that it refuses.
+        ParamsError: a transform, a preset or an argument that is not known, or a value that is refused.
     """
+    flat = [step for index, entry in enumerate(transforms) for step in _steps(dict(entry), f"{where}.{index}")]
+    steps: list[Compose | Mix] = []
+    for is_mix, group in itertools.groupby(flat, lambda step: isinstance(step, Mix)):
+        run = list(group)
+        steps += run if is_mix else [geometry.composed(run, min_visibility)]
+    return Policy(tuple(steps), min_visibility)
+
+
+def _steps(entry: dict[str, Any], where: str) -> list[Any]:
+    """What one entry of params.yaml says."""
+    if "preset" not in entry:
+        return [_transform(entry, where)]
+    name = entry.pop("preset")
+    if name not in PRESETS:
+        raise ParamsError(f"params.yaml {where}.preset: no such preset ({name!r}); {did_you_mean(str(name), PRESETS)}")
+    check_options(PRESETS[name], entry, where)
+    return _made(PRESETS[name], entry, f"preset {name}", where)
+
+
+def _transform(arguments: dict[str, Any], where: str) -> Any:
     import albumentations
 
-    with warnings.catch_warnings():
-        # said of a policy that moves nothing, whose boxes and keypoints rightly stay as they are
-        warnings.filterwarnings("ignore", "Got processor for", UserWarning)
-        return albumentations.Compose(
-            [_transform(dict(entry), f"{where}.{index}") for index, entry in enumerate(transforms)],
-            bbox_params=albumentations.BboxParams(
-                format="pascal_voc", label_fields=["box_indices"], min_visibility=min_visibility, clip=True
-            ),
-            keypoint_params=albumentations.KeypointParams(
-                format="xy", label_fields=["point_indices"], remove_invisible=False
-            ),
-        )
-
-
-def _transform(arguments: dict[str, Any], where: str) -> BasicTransform:
-    import albumentations
-
-    choices = {
-        name: cls
-        for name, cls in vars(albumentations).items()
-        if inspect.isclass(cls)
-        and issubclass(cls, albumentations.BasicTransform)
-        and cls.__module__.startswith("albumentations.augmentations")
-    }
+    choices = _choices()
     name = arguments.pop("name", None)
     if name not in choices:
         raise ParamsError(f"params.yaml {where}.name: no such transform ({name!r}); {_nearest(str(name), choices)}")
@@ -72,11 +109,48 @@ def _transform(arguments: dict[str, Any], where: str) -> BasicTransform:
     for key in arguments:
         if key not in known:
             raise ParamsError(f"params.yaml {where}.{key}: unknown argument of {name}; {did_you_mean(key, known)}")
+    if name in NESTED:
+        inner = arguments.get("transforms")
+        if not isinstance(inner, list) or not all(isinstance(entry, dict) for entry in inner):
+            raise ParamsError(f"params.yaml {where}.transforms: should be a list of transforms ({inner!r})")
+        places = (f"{where}.transforms.{index}" for index in range(len(inner)))
+        steps = [_steps(dict(entry), place) for entry, place in zip(inner, places, strict=True)]
+        if any(
+            not isinstance(step, albumentations.BasicTransform | albumentations.BaseCompose)
+            for s in steps
+            for step in s
+        ):
+            raise ParamsError(f"params.yaml {where}.transforms: a preset that mixes samples stands at the top only")
+        whole = [each[0] if len(each) == 1 else albumentations.Sequential(each, p=1.0) for each in steps]
+        arguments["transforms"] = whole
+        return _made(choices[name], arguments, name, where)
+    return _made(choices[name], {key: _tuples(value) for key, value in arguments.items()}, name, where)
+
+
+@cache
+def _choices() -> dict[str, Any]:
+    """The transforms of images that params.yaml can name."""
+    import albumentations
+
+    found = {
+        name: cls
+        for name, cls in vars(albumentations).items()
+        if inspect.isclass(cls)
+        and issubclass(cls, albumentations.BasicTransform)
+        and cls.__module__.startswith("albumentations.augmentations")
+        and name not in UNFIT
+        # these ask for further images at each call; `mosaic` is a preset here
+        and not {"metadata_key", "reference_images"} & inspect.signature(cls.__init__).parameters.keys()
+    }
+    return found | {name: getattr(albumentations, name) for name in NESTED}
+
+
+def _made(maker: Callable[..., Any], arguments: dict[str, Any], title: str, where: str) -> Any:
     try:
-        return choices[name](**{key: _tuples(value) for key, value in arguments.items()})
+        return maker(**arguments)
     except (ValueError, TypeError) as error:
         fault = _first_fault(error.__cause__ or error)
-        raise ParamsError(f"params.yaml {where}: {name} refuses its arguments: {fault}") from None
+        raise ParamsError(f"params.yaml {where}: {title} refuses its arguments: {fault}") from None
 
 
 def _nearest(name: str, choices: Mapping[str, Any]) -> str:
@@ -100,22 +174,16 @@ def _tuples(value: Any) -> Any:
     return {key: _tuples(entry) for key, entry in value.items()} if isinstance(value, dict) else value
 
 
-def copy_seed(seed: int, image_id: str, number: int) -> int:
-    """The seed of one copy, below 2**32."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{image_id}/{number}".encode()).digest()[:4])
+def copy_seed(seed: int, image_id: str, number: int, step: int = 0) -> int:
+    """The seed of one step of one copy, below 2**32."""
+    name = f"{seed}/{image_id}/{number}" + (f"/{step}" if step else "")
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
 
 
 def augmented(
-    sample: Sample, policy: Compose, info: DatasetInfo, *, seed: int, number: int, min_visibility: float
+    sample: Sample, policy: Policy, info: DatasetInfo, *, seed: int, number: int, partners: Samples | None = None
 ) -> Sample:
     """One augmented copy of a sample, all its truth transformed along; its id is `<image_id>~<number>`.
-
-    - Instance masks, the semantic and the panoptic map move with the pixels; boxes are the tight boxes of the masks
-      or, without masks, the upright boxes around the transformed ones.
-    - An object of which less than `min_visibility` is left is removed; its pixels become IGNORE and void.
-    - So do pixels that came from outside the image.
-    - In a mirror image keypoints named left and right change places, as a left hand becomes a right one.
-    - Captions are kept only where nothing moved and no object was lost: "left of" is not true in a mirror.
 
     Args:
         sample: read with its masks.
@@ -123,141 +191,45 @@ def augmented(
         info: of the dataset.
         seed: of the augmentation.
         number: of the copy, from 1.
-        min_visibility: share of an object's area, scaled as the image is, that must be left to keep it.
-    """
-    height, width = sample.image.shape[:2]
-    policy.set_random_seed(copy_seed(seed, sample.image_id, number))
-    layers = _layers(sample)
-    points = [[0.0, 0.0], [width, 0.0], [0.0, height]]  # of the image, to see how it moved
-    keypoints = sample.objects.keypoints if sample.objects is not None else None
-    if keypoints is not None:
-        points += keypoints[..., :2].reshape(-1, 2).tolist()
-    has_boxes = sample.objects is not None and sample.objects.masks is None
-    result = policy(
-        image=sample.image,
-        masks=layers,
-        bboxes=sample.objects.boxes if has_boxes and sample.objects is not None else np.zeros((0, 4), np.float32),
-        box_indices=np.arange(len(sample.objects) if has_boxes and sample.objects is not None else 0),
-        # albumentations' keypoints are indices of pixels: the middle of the first pixel is 0
-        keypoints=np.array(points, np.float32) - 0.5,
-        point_indices=np.arange(len(points)),
-    )
-    image = result["image"].reshape(*result["image"].shape[:2], -1)
-    moved = np.full((len(points), 2), np.nan)
-    moved[np.asarray(result["point_indices"], int)] = np.asarray(result["keypoints"]).reshape(-1, 2) + 0.5
-    origin, right, down = moved[:3]
-    linear = np.stack([(right - origin) / width, (down - origin) / height])
-    determinant = float(np.linalg.det(linear)) if np.isfinite(linear).all() else 1.0
-    still = image.shape == sample.image.shape and np.allclose(moved[:3], points[:3], atol=1e-3)
+        partners: the split that mixing steps draw from.
 
-    layers = np.stack(result["masks"])
-    valid, layers = layers[0].astype(bool), layers[1:]
-    objects, kept = None, np.zeros(0, bool)
-    masks = np.zeros((0, *valid.shape), bool)
-    if sample.objects is not None:
-        num = 0 if sample.objects.masks is None else len(sample.objects)
-        masks, layers = layers[:num].astype(bool), layers[num:]
-        if sample.objects.masks is not None:
-            expected = sample.objects.masks.sum((1, 2)) * abs(determinant)
-            areas = masks.sum((1, 2))
-            kept = (areas > 0) & (areas >= min_visibility * expected)
-            boxes = boxes_of(masks)
-        else:
-            boxes, kept = np.zeros((len(sample.objects), 4), np.float32), np.zeros(len(sample.objects), bool)
-            indices = np.asarray(result["box_indices"], int)
-            # albumentations keeps boxes as shares of the image; the way back leaves noise
-            boxes[indices] = np.round(np.asarray(result["bboxes"]).reshape(-1, 4), 3)
-            kept[indices] = True
-            areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        objects = Objects(
-            boxes=boxes[kept],
-            labels=sample.objects.labels[kept],
-            area=areas[kept].astype(np.float32),
-            iscrowd=sample.objects.iscrowd[kept],
-            masks=masks[kept] if sample.objects.masks is not None else None,
-            keypoints=None
-            if keypoints is None
-            else _moved_keypoints(keypoints, moved[3:], valid, info, mirrored=determinant < 0)[kept],
-        )
-    lost = masks[~kept[: len(masks)]].any(0) & ~masks[kept[: len(masks)]].any(0)
-    semantic, segments = _moved_maps(sample, list(layers), valid, np.asarray(lost), info)
+    Raises:
+        PipelineError: a transform fails on this image; names both.
+    """
+    copy = sample
+    for index, step in enumerate(policy.steps):
+        own = copy_seed(seed, sample.image_id, number, index)
+        try:
+            if isinstance(step, Mix):
+                copy = _mixed(copy, step, partners, info, own, policy.min_visibility)
+            else:
+                step.set_random_seed(own)
+                copy = geometry.moved(copy, step, info, policy.min_visibility)
+        except PipelineError:
+            raise
+        except Exception as error:  # whatever a library says of this image
+            what = " ".join(str(error).split())[:200]
+            raise PipelineError(
+                f"{sample.file_name} copy {number}: the augmentation fails on this image "
+                f"({type(error).__name__}: {what}); fix: choose transforms that take "
+                f"{'grey' if info.channels == 1 else 'RGB'} images of {sample.image.shape[0]}x{sample.image.shape[1]}"
+            ) from error
     name = PurePosixPath(sample.file_name)
     return replace(
-        sample,
+        copy,
         image_id=f"{sample.image_id}~{number}",
         file_name=str(name.with_name(f"{name.stem}~{number}.png")),
-        image=np.ascontiguousarray(image),
-        objects=objects,
-        semantic=semantic,
-        segments=segments,
-        captions=sample.captions if still and kept.all() else None,
+        group=sample.group,
     )
 
 
-def _layers(sample: Sample) -> np.ndarray:
-    """What moves as a mask, in one stack: where the image is, instance masks, semantic map, place of the segment."""
-    height, width = sample.image.shape[:2]
-    layers = [np.ones((height, width), np.uint8)]
-    if sample.objects is not None and sample.objects.masks is not None:
-        layers += list(sample.objects.masks.astype(np.uint8))
-    if sample.semantic is not None:
-        layers.append(sample.semantic)
-    if sample.segments is not None:
-        layers.append(_places(sample.segments))
-    # nearest-neighbour interpolation in float32 is exact for whole numbers below 2**24
-    dtype = np.uint8 if all(layer.max(initial=0) < 256 for layer in layers) else np.float32
-    return np.stack([layer.astype(dtype) for layer in layers])
-
-
-def _places(segments: Segments) -> np.ndarray:
-    """[H, W], for each pixel 1 + the place of its segment in the list, 0 where void."""
-    order = np.argsort(segments.segment_ids)
-    found = np.searchsorted(segments.segment_ids, segments.ids, sorter=order)
-    places = order[np.minimum(found, len(order) - 1)]
-    return np.where(segments.segment_ids[places] == segments.ids, places + 1, 0)
-
-
-def _moved_maps(
-    sample: Sample, layers: list[np.ndarray], valid: np.ndarray, lost: np.ndarray, info: DatasetInfo
-) -> tuple[np.ndarray | None, Segments | None]:
-    """The semantic and the panoptic map from their moved layers, without what is outside or was of a removed object."""
-    is_thing = np.zeros(256, bool)
-    is_thing[: len(info.thing_of_semantic)] = np.array(info.thing_of_semantic, int) >= 0
-    semantic, segments = None, None
-    if sample.semantic is not None:
-        semantic = layers.pop(0).astype(np.uint8)
-        semantic[~valid | (lost & is_thing[semantic])] = IGNORE
-    if sample.segments is not None:
-        places = layers.pop(0).astype(np.int64)
-        thing_of_place = np.concatenate([[False], is_thing[sample.segments.labels]])
-        places[~valid | (lost & thing_of_place[places])] = 0
-        occurring = np.unique(places[places > 0]) - 1
-        segments = Segments(
-            ids=np.concatenate([[VOID], sample.segments.segment_ids])[places].astype(np.int32),
-            segment_ids=sample.segments.segment_ids[occurring],
-            labels=sample.segments.labels[occurring],
-        )
-    return semantic, segments
-
-
-def _moved_keypoints(
-    keypoints: np.ndarray, moved: np.ndarray, valid: np.ndarray, info: DatasetInfo, *, mirrored: bool
-) -> np.ndarray:
-    """[M, P, 3] at the moved places; absent (all zero) where they were, where they left the image or were cut out."""
-    height, width = valid.shape
-    places = moved.reshape(*keypoints.shape[:2], 2)
-    inside = (places >= 0).all(-1) & (places[..., 0] < width) & (places[..., 1] < height)
-    seen = inside & (keypoints[..., 2] > 0)
-    result = np.where(seen[..., None], np.concatenate([places, keypoints[..., 2:]], axis=-1), 0).astype(np.float32)
-    return result[:, mirror_order(info.keypoints)] if mirrored else result
-
-
-def mirror_order(names: Sequence[str]) -> list[int]:
-    """For each keypoint the one that takes its place in a mirror: left_eye and right_eye, left and right change.
-
-    >>> mirror_order(["nose", "left_eye", "right_eye"])
-    [0, 2, 1]
-    """
-    swap = {"left": "right", "right": "left"}
-    others = ["_".join(swap.get(word, word) for word in name.split("_")) for name in names]
-    return [list(names).index(other) if other in names else index for index, other in enumerate(others)]
+def _mixed(
+    sample: Sample, step: Mix, partners: Samples | None, info: DatasetInfo, seed: int, min_visibility: float
+) -> Sample:
+    rng = np.random.default_rng(seed)
+    if rng.random() >= step.p:
+        return sample
+    assert partners is not None, "a policy that mixes samples needs the split that it draws from"
+    places = rng.integers(len(partners), size=step.num_partners)
+    others = [partners.read(int(place), masks=True) for place in places]
+    return step(sample, others, info, rng, min_visibility)

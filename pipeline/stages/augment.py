@@ -22,9 +22,11 @@ from pipeline.progress import progress
 def run(params: Params, name: str) -> None:
     """Makes augmentation `name` of params.yaml."""
     entry = params.augmentations[name]
+    where = f"augmentations.{name}.transforms"
     transforms = [dict(transform) for transform in entry.transforms]
-    augmentation.compose(transforms, f"augmentations.{name}.transforms")  # its faults before any work
+    policy = augmentation.compose(transforms, where, entry.min_visibility)  # its faults before any work
     source = Store(paths.inputs(entry.inputs))
+    policy.check(source.info, where)
     _train.cache_clear()  # this process may have read a folder of the same name before
     make = functools.partial(
         _copies,
@@ -48,7 +50,7 @@ def run(params: Params, name: str) -> None:
 
 
 @functools.cache
-def _policy(policy: str, min_visibility: float) -> Any:
+def _policy(policy: str, min_visibility: float) -> augmentation.Policy:
     import cv2
 
     cv2.setNumThreads(1)  # there is a process for every core
@@ -65,14 +67,13 @@ def _copies(
 ) -> list[dict[str, Any]]:
     """The rows of all copies of one image of the train split."""
     split = _train(folder)
-    sample = split.read(index, masks=True)
     made = functools.partial(
         augmentation.augmented,
-        sample,
+        split.read(index, masks=True),
         _policy(policy, min_visibility),
         split.info,
         seed=seed,
-        min_visibility=min_visibility,
+        partners=split,
     )
     return [to_row(made(number=number)) for number in range(1, copies + 1)]
 

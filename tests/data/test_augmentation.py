@@ -6,16 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.data.augmentation import augmented, compose, copy_seed, mirror_order
+from pipeline.data.augmentation import augmented, compose, copy_seed
+from pipeline.data.geometry import mirror_order
 from pipeline.errors import ParamsError
 from pipeline.structures import IGNORE, Sample
 
 WHERE = "augmentations.x.transforms"
 
 
-def apply(sample, info, *transforms, min_visibility=0.3, number=1, seed=0):
+def apply(sample, info, *transforms, min_visibility=0.3, number=1, seed=0, partners=None):
     policy = compose(list(transforms), WHERE, min_visibility)
-    return augmented(sample, policy, info, seed=seed, number=number, min_visibility=min_visibility)
+    return augmented(sample, policy, info, seed=seed, number=number, partners=partners)
 
 
 FLIP = {"name": "HorizontalFlip", "p": 1.0}
@@ -144,8 +145,8 @@ def test_copies_differ_and_each_is_the_same_every_time(sample, info):
     assert not np.array_equal(first.image, second.image)
     assert np.array_equal(first.image, apply(sample, info, *SCENE, number=1).image)
     assert not np.array_equal(first.image, apply(sample, info, *SCENE, number=1, seed=1).image)
-    policy = compose(SCENE, WHERE)
-    in_turn = [augmented(sample, policy, info, seed=0, number=n, min_visibility=0.3).image for n in (2, 1)]
+    policy = compose(SCENE, WHERE, 0.3)
+    in_turn = [augmented(sample, policy, info, seed=0, number=n).image for n in (2, 1)]
     assert np.array_equal(in_turn[1], first.image)
 
 
