@@ -228,10 +228,20 @@ class _Limited:
         return data
 
 
+def _is_tar(start: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except cast(Any, tarfile).EOFHeaderError:  # the end mark at once
+        return True
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 def _untar(file: BinaryIO, start: bytes, target: _Target) -> None:
     openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
     opener = next((opener for magic, opener in openers.items() if start.startswith(magic)), None)
-    if opener is None and start[257:262] != b"ustar":
+    if opener is None and not _is_tar(start):
         shown = "a web page" if b"<html" in start.lower() else f"it starts with {start[:8]!r}"
         raise _Fault("empty" if not start else f"not a zip or tar archive ({shown})")
     # headers, padding and pax records come on top of the files' own bytes
