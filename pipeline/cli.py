@@ -112,6 +112,18 @@ def _compare(
     raise typer.Exit(code)
 
 
+@app.command("history", help="Show a metric of a run over the commits that changed it.")
+def _history(
+    metric: Annotated[str, typer.Argument(help="A name in metrics.json, such as `map50`.")],
+    run: Annotated[str, typer.Argument(help="A run or a generator.")],
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Commits to look back.")] = 200,
+    out: Annotated[Path | None, typer.Option(help="Draw it into this PNG.")] = None,
+) -> None:
+    from pipeline.reporting import history
+
+    history.run(metric, run, limit=limit, out=out)
+
+
 @app.command("merge-lock", help="Merge three versions of dvc.lock: git calls it, see .gitattributes.")
 def _merge_lock(
     base: Annotated[Path, typer.Argument(help="The common ancestor's.")],

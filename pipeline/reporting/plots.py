@@ -195,6 +195,34 @@ def distances(path: Path, panels: Sequence[tuple[str, Sequence[tuple[str, float 
             axes.grid(axis="x")
 
 
+def history(
+    path: Path,
+    values: Sequence[float | None],
+    intervals: Sequence[tuple[float, float] | None],
+    commits: Sequence[str],
+    *,
+    label: str,
+) -> None:
+    """A metric over commits, the oldest left, with intervals where they are known.
+
+    Args:
+        path: the PNG to write.
+        values: one per commit, None where undefined.
+        intervals: low and high end of each, or None.
+        commits: what is written below each.
+        label: of the values.
+    """
+    with _axes(path, (max(5.0, 0.5 * len(values) + 1.5), 3.6)) as axes:
+        places = [index for index, value in enumerate(values) if value is not None]
+        axes.plot(places, [values[index] for index in places], color=BLUE, marker="o", markersize=5)  # type: ignore[misc]
+        for index, ends in enumerate(intervals):
+            if ends is not None:
+                axes.vlines(index, *ends, color=BLUE, alpha=0.45, linewidth=3)
+        axes.set_xticks(range(len(commits)), commits, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_ylabel(label)
+        axes.grid(axis="y")
+
+
 @contextmanager
 def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure of a size in inches that is written to `path` at the end, in fewer dots where it is large."""

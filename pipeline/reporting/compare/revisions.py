@@ -126,6 +126,11 @@ def history(limit: int) -> list[Revision]:
     return [Revision(commit[:7], commit) for commit in reversed(done.stdout.decode().split())]
 
 
+def subject(revision: Revision) -> str:
+    """The first line of a commit's message."""
+    return _git("log", "-1", "--format=%s", revision.commit).stdout.decode("utf-8", "replace").strip()
+
+
 def _experiments() -> dict[str, str]:
     done = _git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/")
     lines = (line.split() for line in done.stdout.decode().splitlines())
