@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.data import fingerprints, images, store
 from pipeline.data.annotations import Fault, Frame, class_index, object_row
+from pipeline.data.formats import Fault as SourceFault
 from pipeline.data.images import ImageError
 from pipeline.data.pool import ordered_map
 from pipeline.data.records import Encoded, RawObject, Record
@@ -29,7 +30,7 @@ from pipeline.structures import IGNORE, SPLITS, DatasetInfo
 
 OnError = Literal["fail", "skip"]
 FINDINGS = "findings.json"
-FIX = "fix: correct or remove it, or set on_error: skip"
+FIX = "fix: correct or remove it"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class _Made:
 def ingest(
     folder: Path,
     info: DatasetInfo,
-    records: Iterable[Record],
+    records: Iterable[Record | SourceFault],
     *,
     on_error: OnError = "fail",
     semantic_values: Mapping[int, int] | None = None,
@@ -91,7 +92,7 @@ def ingest(
     Args:
         folder: where to; the folder's rows are in the order of the records.
         info: of the dataset; its counts, mean, std and image_size are filled in.
-        records: taken as the work goes on.
+        records: taken as the work goes on; among them, what their reader found wrong.
         on_error: whether a fault ends the work or is left out and noted.
         semantic_values: for the values of the semantic maps the class index each becomes; all others become IGNORE.
             Without it the values are class indices, or IGNORE, already.
@@ -107,7 +108,7 @@ def ingest(
     with store.writing(folder, info) as writer:
         for one in progress(_ids_once(made), f"read {info.name}", total=num_records):
             if one.fault is not None and on_error == "fail":
-                raise PipelineError(f"{one.fault}; {FIX}")
+                raise PipelineError(f"{one.fault}, or set on_error: skip")
             findings += one.findings
             if one.row is not None:
                 writer.add(one.split, one.row, one.moments)
@@ -139,14 +140,17 @@ def _ids_once(made: Iterable[_Made]) -> Iterator[_Made]:
             file = one.row["file_name"]
             what = f"another image has the id {one.image_id!r}"
             one.findings = [Finding("duplicate id", one.split, file, None, what, "dropped image")]
-            one.fault = one.fault or f"{file} image_id: {what}"
+            one.fault = one.fault or f"{file} image_id: {what}; {FIX}"
             one.row = None
         seen.add(one.image_id)
         yield one
 
 
-def _converted(record: Record, *, rules: _Rules) -> _Made:
-    """One record, decoded, checked and converted."""
+def _converted(record: Record | SourceFault, *, rules: _Rules) -> _Made:
+    """One record, decoded, checked and converted; a reader's fault becomes a finding."""
+    if isinstance(record, SourceFault):
+        finding = Finding(record.kind, record.split, record.file_name, record.index, record.what, record.action)
+        return _Made(record.split, "", findings=[finding], fault=str(record))
     made = _Made(record.split, record.image_id)
 
     def found(kind: str, what: str, *, index: int | str | None, action: Any) -> None:
@@ -157,7 +161,7 @@ def _converted(record: Record, *, rules: _Rules) -> _Made:
         if made.fault is None:
             source = f", says {record.annotation}" if record.annotation else ""
             number = "" if index is None else f"#{index}"
-            made.fault = f"{record.file_name}{number} {fault.key}: {fault.what}{source}"
+            made.fault = f"{record.file_name}{number} {fault.key}: {fault.what}{source}; {FIX}"
 
     try:
         if record.split not in SPLITS:

@@ -28,7 +28,7 @@ class Fault:
     Attributes:
         kind: a few words that faults of one sort share, for counting.
         split: train, val or test.
-        file: the file that is wrong, relative to the dataset, with `:LINE` where lines count.
+        file_name: the file that is wrong, relative to the dataset, with `:LINE` where lines count.
         index: the annotation's number or id in the file, or None.
         what: what is wrong, beginning with the key where there is one.
         fix: what to do.
@@ -37,7 +37,7 @@ class Fault:
 
     kind: str
     split: str
-    file: str
+    file_name: str
     index: int | str | None
     what: str
     fix: str
@@ -45,7 +45,7 @@ class Fault:
 
     def __str__(self) -> str:
         index = "" if self.index is None else f"#{self.index}"
-        return f"{self.file}{index} {self.what}; fix: {self.fix}"
+        return f"{self.file_name}{index} {self.what}; fix: {self.fix}"
 
 
 Records = Iterable[Record | Fault]

@@ -1,0 +1,63 @@
+"""Images in folders named after their class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.data.formats import IMAGE_SUFFIXES, Fault, Repeatable, Source, plain_info, shown
+from pipeline.data.records import Record
+from pipeline.errors import PipelineError, did_you_mean
+
+
+def read(root: Path, *, split: str, images: str | Path = ".", classes: Sequence[str] | None = None) -> Source:
+    """The images of one split.
+
+    Args:
+        root: the dataset's folder.
+        split: train, val or test.
+        images: the folder that holds the folders of classes, relative to `root`.
+        classes: names in the order of their indices; None: the folders, sorted. A class whose folder is empty stays one.
+
+    Folders and files whose name starts with a dot are passed over, and so are files that are no images.
+
+    Raises:
+        PipelineError: no folder, no class, no image, or a folder that is none of `classes`.
+    """
+    folder = root / images
+    if not folder.is_dir():
+        raise PipelineError(f"{shown(folder, root)}: no such folder; fix: name the folder that holds those of classes")
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise PipelineError(
+            f"{shown(folder, root)}: no folder of a class in it; fix: put images in one folder per class"
+        )
+    names = [path.name for path in folders] if classes is None else list(classes)
+    for path in folders:
+        if path.name not in names:
+            raise PipelineError(f"{shown(path, root)}: no class of that name; {did_you_mean(path.name, names)}")
+    files = [(names.index(path.name), file) for path in folders for file in _images(path)]
+    if not files:
+        raise PipelineError(
+            f"{shown(folder, root)}: no image in its folders; fix: put {', '.join(IMAGE_SUFFIXES)} there"
+        )
+    loose = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_image(path)]
+
+    def records() -> Iterator[Record | Fault]:
+        for path in loose:
+            fix = "move it into the folder of its class"
+            what = "is in no folder of a class"
+            yield Fault("no class", split, shown(path, root), None, what, fix, "dropped image")
+        for label, path in files:
+            name = path.relative_to(folder).as_posix()
+            yield Record(split=split, image_id=name, file_name=shown(path, root), image=path, label=label)
+
+    return Source(plain_info(["classification"], names), Repeatable(records), len(files))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if _is_image(path) and not path.is_dir())
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

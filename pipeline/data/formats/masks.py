@@ -1,0 +1,114 @@
+"""Images beside label maps: one PNG per image whose values are classes, and perhaps one whose values are instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.data.formats import Fault, Repeatable, Source, image_files, plain_info, shown
+from pipeline.data.images import decode_values
+from pipeline.data.instance_maps import majority, objects_of
+from pipeline.data.records import RawObject, Record
+from pipeline.errors import PipelineError, did_you_mean
+from pipeline.structures import IGNORE
+
+
+def read(
+    root: Path,
+    *,
+    split: str,
+    images: str | Path,
+    masks: str | Path | None = None,
+    instances: str | Path | None = None,
+    numbers: Mapping[int, str],
+    things: Sequence[str] = (),
+) -> Source:
+    """The images of one split with the maps of the same names.
+
+    Args:
+        root: the dataset's folder; the other places are relative to it.
+        split: train, val or test.
+        images: the folder of images.
+        masks: the folder of class maps; in a palette image the index counts, not the colour.
+        instances: the folder of instance maps: 0 is none, any other value one object.
+        numbers: name of each value of the class maps; other values are not scored.
+        things: those of the names whose instances are objects; None of them: all names, where there are no class maps.
+            An instance's class is the most frequent one under it.
+
+    Raises:
+        PipelineError: a folder is missing, or names do not fit.
+    """
+    if masks is None and instances is None:
+        raise PipelineError("masks: neither a folder of masks nor one of instances; fix: name one")
+    for name in things:
+        if name not in numbers.values():
+            raise PipelineError(f"things: no class {name!r}; {did_you_mean(name, numbers.values())}")
+    if instances is not None and masks is None and len(numbers) != 1:
+        raise PipelineError(
+            f"instances: without class maps there can be one class only (there are {len(numbers)}); fix: name `masks`"
+        )
+    if instances is not None and masks is not None and not things:
+        raise PipelineError("instances: no class is a thing; fix: list those in `things`")
+    objects = list(things) if masks is not None else list(numbers.values())
+    info = plain_info(["detection", "instance"] if instances is not None else [], objects)
+    values = {number: index for index, number in enumerate(sorted(numbers))}
+    if masks is not None:
+        info.tasks.append("semantic")
+        info.semantic_classes = [numbers[number] for number in sorted(numbers)]
+        info.thing_of_semantic = [objects.index(n) if n in objects else -1 for n in info.semantic_classes]
+    files = image_files(root / images, root)
+    maps = {
+        role: image_files(root / place, root) for role, place in (("masks", masks), ("instances", instances)) if place
+    }
+    reader = _Reader(root, split, files, maps)
+    reader.label_of = {number: objects.index(name) for number, name in numbers.items() if name in objects}
+    return Source(info, Repeatable(reader.records), len(files), values if masks is not None else None)
+
+
+class _Reader:
+    """The folders of one split."""
+
+    label_of: Mapping[int, int]
+
+    def __init__(
+        self, root: Path, split: str, files: Mapping[str, Path], maps: Mapping[str, Mapping[str, Path]]
+    ) -> None:
+        self.root, self.split, self.files, self.maps = root, split, files, maps
+
+    def records(self) -> Iterator[Record | Fault]:
+        for role, files in self.maps.items():
+            for key in files.keys() - self.files.keys():
+                fix = "add the image or remove this map"
+                name = shown(files[key], self.root)
+                yield Fault("no image", self.split, name, None, f"{role}: has no image of its name", fix)
+        for key, path in self.files.items():
+            name = shown(path, self.root)
+            missing = [role for role, files in self.maps.items() if key not in files]
+            if missing:
+                fix = "draw one or move the image away"
+                what = f"{missing[0]}: no map of its name"
+                yield Fault("no map", self.split, name, None, what, fix, "dropped image")
+                continue
+            record = Record(split=self.split, image_id=key, file_name=name, image=path)
+            if "masks" in self.maps:
+                record.semantic = self.maps["masks"][key]
+            if "instances" in self.maps:
+                record.annotation = shown(self.maps["instances"][key], self.root)
+                try:
+                    record.objects = self._objects(key)
+                except (OSError, PipelineError) as error:
+                    fix = "write a map of one whole number for each pixel"
+                    yield Fault("map", self.split, record.annotation, None, str(error), fix, "dropped image")
+                    continue
+            yield record
+
+    def _objects(self, key: str) -> list[RawObject]:
+        ids = decode_values(self.maps["instances"][key].read_bytes())
+        if "masks" not in self.maps:
+            (label,) = self.label_of.values()
+            return objects_of(ids, dict.fromkeys(set(ids.ravel().tolist()) - {0}, label))
+        values = decode_values(self.maps["masks"][key].read_bytes())
+        if values.shape != ids.shape:
+            raise PipelineError(f"of size {ids.shape}, the class map is {values.shape}")
+        under = majority(ids, values, ignored=(IGNORE,))
+        return objects_of(ids, {n: self.label_of[value] for n, value in under.items() if value in self.label_of})
