@@ -119,7 +119,14 @@ class Dataset(Section):
 
 
 class Augmentation(Section):
-    """Materialised copies of a training split; `transforms` are albumentations' names and arguments."""
+    """Materialised copies of a training split.
+
+    Attributes:
+        copies: of each image.
+        min_visibility: share of an object that must stay in sight.
+        transforms: each `name` and arguments as albumentations calls them, or `preset`, one of
+            `pipeline/data/presets.py`, and its options.
+    """
 
     inputs: Name
     copies: Annotated[int, Field(ge=1, le=1000)]
@@ -432,13 +439,17 @@ def plug_ins(folder: str) -> list[str]:
 
 def methods() -> dict[str, list[str]]:
     """The modules of `pipeline/visualise` that hold a table METHODS, with its names; read without importing them."""
-    found = {}
-    for module in plug_ins("visualise"):
-        for statement in ast.parse((PACKAGE / "visualise" / f"{module}.py").read_text(encoding="utf-8")).body:
-            if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == "METHODS":
-                keys = statement.value.keys if isinstance(statement.value, ast.Dict) else []
-                found[module] = [str(key.value) for key in keys if isinstance(key, ast.Constant)]
-    return found
+    found = {module: table_keys(f"visualise/{module}.py", "METHODS") for module in plug_ins("visualise")}
+    return {module: names for module, names in found.items() if names is not None}
+
+
+def table_keys(file: str, table: str) -> list[str] | None:
+    """The keys of a module's annotated dict, read without importing it; None where it has no such table."""
+    for statement in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == table:
+            keys = statement.value.keys if isinstance(statement.value, ast.Dict) else []
+            return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
+    return None
 
 
 def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -489,12 +500,11 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
         if dataset.source not in sources:
             at = ("datasets", name, "source")
             yield _Fault(at, f"no source {dataset.source!r}; {did_you_mean(dataset.source, sources)}")
+    presets = table_keys("data/presets.py", "PRESETS")
     for name, augmentation in params.augmentations.items():
         yield from _inputs_faults(params, ("augmentations", name), augmentation.inputs, ("raw", "augmented"))
         for index, transform in enumerate(augmentation.transforms):
-            if not isinstance(transform.get("name"), str):
-                at = ("augmentations", name, "transforms", index)
-                yield _Fault(at, "no name; fix: write `name:` and one of albumentations' transforms")
+            yield from _transform_faults(transform, ("augmentations", name, "transforms", index), presets)
     yield from _cycles(params)
     for name, features in params.features.items():
         yield from _inputs_faults(params, ("features", name), features.inputs, ("raw", "augmented"))
@@ -518,6 +528,19 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
             yield _Fault((*at, "module"), f"no module {module!r}; {did_you_mean(module, modules)}")
         elif method not in modules[module]:
             yield _Fault((*at, "method"), f"no method {method!r}; {did_you_mean(method, modules[module])}")
+
+
+def _transform_faults(transform: Mapping[str, Any], at: Location, presets: Sequence[str] | None) -> Iterator[_Fault]:
+    """What can be said of a transform without albumentations, which takes seconds to import."""
+    preset, choices = transform.get("preset"), presets or []
+    if "name" in transform and "preset" in transform:
+        yield _Fault(at, "both a name and a preset; fix: make two entries of it")
+    elif "name" not in transform and "preset" not in transform:
+        yield _Fault(at, "no name and no preset; fix: write `name:` and one of albumentations' transforms")
+    elif "name" in transform and not isinstance(transform["name"], str):
+        yield _Fault((*at, "name"), f"should be one of albumentations' transforms ({_shown(transform['name'])})")
+    elif "preset" in transform and preset not in choices:
+        yield _Fault((*at, "preset"), f"no preset {preset!r}; {did_you_mean(str(preset), choices)}")
 
 
 def _inputs_faults(
