@@ -79,7 +79,7 @@ def _copies(
 
 
 def write_report(folder: Path, report: Path, num_originals: int) -> None:
-    """Statistics, and a picture of some originals beside their copies."""
+    """Statistics, and for each kind of truth a picture of some originals beside their copies."""
     from pipeline.visualise import draw, previews
 
     store = Store(folder)
@@ -87,18 +87,23 @@ def write_report(folder: Path, report: Path, num_originals: int) -> None:
     copies = (len(split) - num_originals) // num_originals
     shown = min(copies, 3)
     columns, rows, cell = (8, 6, 96) if store.info.tasks == ["classification"] else (4, 3, 224)
-    images, captions = [], []
+    samples, captions = [], []
     for index in np.linspace(0, num_originals - 1, min(num_originals, columns // (1 + shown) * rows)).astype(int):
         for number in range(1 + shown):
             place = num_originals + index * copies + number - 1 if number else index
-            sample = split.read(int(place), masks=True)
-            images.append(previews.truth(sample, store.info))
-            original = previews.caption(sample, store.info, "labels") or "original"
+            samples.append(split.read(int(place), masks=True))
+            original = previews.caption(samples[-1], store.info, "labels") or "original"
             captions.append(f"copy {number}" if number else original)
     columns = columns // (1 + shown) * (1 + shown)
+    drawings = {"preview": previews.truth}
+    for kind in ("semantic", "panoptic", "keypoints"):
+        if kind in store.info.tasks:
+            drawings[f"preview_{kind}"] = previews.DRAWINGS[kind]
     with paths.written_whole(report) as temporary:
         temporary.mkdir()
         paths.write_json(temporary / "statistics.json", statistics(store))
         (temporary / "pictures").mkdir()
-        sheet = draw.grid(images, columns=columns, captions=captions, cell=cell)
-        draw.save(temporary / "pictures" / "preview.png", sheet)
+        for name, drawing in drawings.items():
+            images = [drawing(sample, store.info) for sample in samples]
+            sheet = draw.grid(images, columns=columns, captions=captions, cell=cell)
+            draw.save(temporary / "pictures" / f"{name}.png", sheet)
