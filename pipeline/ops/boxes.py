@@ -37,6 +37,16 @@ def iou(boxes: np.ndarray, others: np.ndarray, *, paired: bool = False) -> np.nd
     return _ratio(shared, union)
 
 
+def coverage(boxes: np.ndarray, others: np.ndarray, *, paired: bool = False) -> np.ndarray:
+    """The share of each box that lies in another one, which is how COCO overlaps detections with crowds.
+
+    Args and result as of `iou`; 0 for a box without area.
+    """
+    boxes, others = _facing(boxes, others, paired)
+    shared, _ = _shared_and_union(boxes, others)
+    return _ratio(shared, np.broadcast_to(area(boxes), shared.shape))
+
+
 def giou(boxes: np.ndarray, others: np.ndarray, *, paired: bool = False) -> np.ndarray:
     """Generalised IoU (Rezatofighi et al. 2019): IoU less the share of the hull that neither box covers.
 
