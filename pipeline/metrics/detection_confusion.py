@@ -72,7 +72,7 @@ def greedy(overlap: np.ndarray, order: np.ndarray, iou_threshold: float) -> np.n
         [N] int64, the truth that each takes, -1 for none.
     """
     taken = np.full(len(overlap), -1)
-    able: np.ndarray = (overlap >= iou_threshold).any(1)
+    able = np.any(overlap >= iou_threshold, axis=1)
     left = overlap.copy()
     for index in order[able[order]]:
         best = left[index].argmax()
