@@ -1,0 +1,170 @@
+"""Oxford-IIIT Pet: 7,349 photographs of 37 breeds of cats and dogs, with the outline of each animal.
+
+The official trainval images are `train` and `val`, a share of each breed; the official test images are `test`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+from pipeline.data import splits
+from pipeline.data.download import Asset
+from pipeline.data.formats import Fault, voc
+from pipeline.data.formats.xml_file import parse, text_of
+from pipeline.data.ingest import OnError, ingest
+from pipeline.data.originals import Original, checksums, original
+from pipeline.data.records import RawObject, Record
+from pipeline.errors import PipelineError, did_you_mean
+from pipeline.structures import DatasetInfo
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+ASSETS = {
+    "images": Asset(
+        name="pets/images.tar.gz",
+        urls=(
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz",
+            "https://thor.robots.ox.ac.uk/~vgg/data/pets/images.tar.gz",
+        ),
+        checksum="md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
+        size=791918971,
+    ),
+    "annotations": Asset(
+        name="pets/annotations.tar.gz",
+        urls=(
+            "https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",
+            "https://thor.robots.ox.ac.uk/~vgg/data/pets/annotations.tar.gz",
+        ),
+        checksum="md5:95a8c909bbe2e81eed6a22bccdf3f68f",
+        size=19173078,
+    ),
+}
+LICENCE = "CC BY-SA 4.0; the copyright of the images remains with their owners"
+ATTRIBUTION = "O. M. Parkhi, A. Vedaldi, A. Zisserman and C. V. Jawahar: Cats and Dogs. CVPR 2012"
+SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/pets/"
+
+# Class ids 1..37
+CLASSES = (  # noqa: SIM905  # a list would take a line for each
+    "Abyssinian, American Bulldog, American Pit Bull Terrier, Basset Hound, Beagle, Bengal, Birman, Bombay, Boxer, "
+    "British Shorthair, Chihuahua, Egyptian Mau, English Cocker Spaniel, English Setter, German Shorthaired, "
+    "Great Pyrenees, Havanese, Japanese Chin, Keeshond, Leonberger, Maine Coon, Miniature Pinscher, Newfoundland, "
+    "Persian, Pomeranian, Pug, Ragdoll, Russian Blue, Saint Bernard, Samoyed, Scottish Terrier, Shiba Inu, Siamese, "
+    "Sphynx, Staffordshire Bull Terrier, Wheaten Terrier, Yorkshire Terrier"
+).split(", ")
+SPECIES = ("cat", "dog")  # what the boxes of heads are called
+FOREGROUND, BACKGROUND = 1, 2  # the values of the trimaps; 3 is the border, "not classified"
+
+
+class Item(NamedTuple):
+    """A line of trainval.txt or test.txt."""
+
+    name: str
+    label: int
+    annotation: str
+
+
+def prepare(folder: Path, *, seed: int, on_error: OnError = "fail", val: Share = 0.1) -> None:
+    """Writes the store: the breed, the outline as a semantic map, and the box of the head where there is one.
+
+    The border of the trimaps, "not classified", is not scored. Boxes of heads bear the breed as their class; the test
+    images and a few others have none, so that detectors of heads are measured on `val`.
+
+    Args:
+        folder: where to; its name is the dataset's.
+        seed: of the split.
+        on_error: what a faulty image or annotation does.
+        val: share of the official trainval images that are the val split.
+    """
+    images, annotations = original(ASSETS["images"]), original(ASSETS["annotations"])
+    trainval, test = (_items(annotations, f"annotations/{name}.txt") for name in ("trainval", "test"))
+    dealt = splits.assign(
+        [item.name for item in trainval],
+        shares={"train": 1 - val, "val": val},
+        seed=seed,
+        labels=[item.label for item in trainval],
+    )
+    info = DatasetInfo(
+        name=folder.name,
+        tasks=["classification", "detection", "semantic"],
+        classes=list(CLASSES),
+        semantic_classes=["background", "pet"],
+        thing_of_semantic=[-1, -1],  # a pet of any of the classes
+        channels=3,
+        licence=LICENCE,
+        attribution=ATTRIBUTION,
+        source=SOURCE,
+        checksum=checksums(ASSETS.values()),
+    )
+    items = [*zip(trainval, dealt, strict=True), *((item, "test") for item in test)]
+    ingest(
+        folder,
+        info,
+        _records(images, annotations, items),
+        on_error=on_error,
+        semantic_values={BACKGROUND: 0, FOREGROUND: 1},
+        num_records=len(items),
+    )
+
+
+def _items(annotations: Original, member: str) -> list[Item]:
+    items = []
+    for number, line in annotations.lines(member):
+        where = f"{member}:{number}"
+        match line.split():
+            case [name, class_id, _, _] if class_id.isdigit():
+                if not 1 <= int(class_id) <= len(CLASSES):
+                    raise PipelineError(
+                        f"{where}: unknown class {class_id} of {name}; fix: supply {annotations.name} anew"
+                    )
+                items.append(Item(name, int(class_id) - 1, where))
+            case _:
+                raise PipelineError(
+                    f"{where}: not `image class species breed` ({line[:60]!r}); fix: supply {annotations.name} anew"
+                )
+    return items
+
+
+def _records(images: Original, annotations: Original, items: list[tuple[Item, str]]) -> Iterator[Record | Fault]:
+    for item, split in items:
+        record = Record(
+            split=split,
+            image_id=item.name,
+            file_name=f"images/{item.name}.jpg",
+            image=images.root / f"images/{item.name}.jpg",
+            label=item.label,
+            semantic=annotations.root / f"annotations/trimaps/{item.name}.png",
+            annotation=item.annotation,
+        )
+        heads = f"annotations/xmls/{item.name}.xml"
+        if (annotations.root / heads).exists():
+            try:
+                record.objects = _heads(annotations.root / heads, item.label)
+                record.annotation = heads
+            except ValueError as error:
+                fix = f"supply {annotations.name} anew"
+                yield Fault("annotation file", split, heads, None, str(error), fix, "dropped image")
+                continue
+        yield record
+
+
+def _heads(path: Path, label: int) -> list[RawObject]:
+    """The boxes of heads in a file of PASCAL VOC's layout, where the first pixel is 1 and the last one is inside.
+
+    Raises:
+        ValueError: not such a file; tells what is wrong.
+    """
+    heads = []
+    for index, element in enumerate(parse(path).findall("object")):
+        name = text_of(element, "name")
+        if name not in SPECIES:
+            raise ValueError(f"name: unknown class {name!r}; {did_you_mean(str(name), SPECIES)}")
+        try:
+            x1, y1, x2, y2 = (float(text_of(element, f"bndbox/{corner}") or "nothing") for corner in voc.CORNERS)
+        except ValueError as error:
+            raise ValueError(f"bndbox: of object {index} {error}") from None
+        heads.append(RawObject(label=label, bbox=[x1 - 1, y1 - 1, x2, y2], index=index))
+    return heads
