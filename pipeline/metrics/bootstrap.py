@@ -5,12 +5,14 @@ numbers and what the per-image table keeps: nothing is matched, decoded or sorte
 whole set and not within its classes: the share of a class among new images is as uncertain as all else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
+CELLS_AT_ONCE = 2**20
 
 
 def weights(
@@ -31,10 +33,33 @@ def weights(
     rng = np.random.default_rng(seed)
     members = np.arange(num_images) if groups is None else group_numbers(groups)
     num_groups = int(members.max(initial=-1)) + 1
+    # row by row in one stream: the first resamples do not depend on how many follow
+    chosen = rng.integers(0, max(num_groups, 1), (num_resamples, num_groups), dtype=np.int32)
     drawn = np.zeros((num_resamples, num_groups), np.uint16)
-    for row in drawn:  # row by row: the first resamples do not depend on how many follow
-        row[:] = np.bincount(rng.integers(0, max(num_groups, 1), num_groups), minlength=num_groups)
+    for rows in slices(num_resamples, num_groups):
+        cells = chosen[rows] + num_groups * np.arange(rows.stop - rows.start)[:, None]
+        drawn[rows] = np.bincount(cells.ravel(), minlength=cells.size).reshape(cells.shape)
     return drawn[:, members] if groups is not None else drawn
+
+
+def slices(num_resamples: int, num_images: int, cells: int = CELLS_AT_ONCE) -> Iterator[slice]:
+    """Resamples that are worked on at once, so that there are about `cells` weights of them."""
+    step = max(1, cells // max(num_images, 1))
+    return (slice(start, min(start + step, num_resamples)) for start in range(0, num_resamples, step))
+
+
+def columns(weights: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Weights [R, N] as slices of the resamples and [N, r] float64, resamples side by side: fast to take sums of."""
+    for rows in slices(*weights.shape):
+        yield rows, np.ascontiguousarray(weights[rows].T, dtype=np.float64)
+
+
+def sums(values: Any, weights: np.ndarray) -> np.ndarray:
+    """[R, M], sums over the images, weighted by [R, N], of values [N, M], an array or a sparse one."""
+    found = np.zeros((len(weights), values.shape[1]))
+    for rows, drawn in columns(weights):
+        found[rows] = (values.T @ drawn).T
+    return found
 
 
 def group_numbers(groups: Sequence[str | None]) -> np.ndarray:

@@ -5,13 +5,12 @@ everywhere, a bootstrap resample how often each image was drawn.
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.metrics import Metric
+from pipeline.metrics import Metric, bootstrap
 
 METRICS = {
     "top1": Metric(True, "share of images whose highest score is of the true class"),
@@ -30,7 +29,6 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 """What log_loss takes for a probability of 0, as scikit-learn does for float32."""
 MAX_KEPT_SCORES = 100_000
 """So many scores fit into a small per-image table; of larger sets it keeps what all but the rankings need."""
-CELLS_AT_ONCE = 2**20
 
 
 class Calibration(NamedTuple):
@@ -121,31 +119,61 @@ def rankings(*, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
     Returns:
         Two arrays [R, K]: AUROC, NaN where a class has no images or all, and average precision, NaN without images.
     """
-    num_resamples, (num_images, num_classes) = len(weights), scores.shape
-    auroc, precision = (np.full((num_resamples, num_classes), np.nan) for _ in range(2))
-    chunks = list(_slices(num_resamples, num_images))
-    copies = [np.ascontiguousarray(weights[chunk].T, dtype=np.int32) for chunk in chunks]
+    num_images, num_classes = scores.shape
+    auroc, precision = (np.full((len(weights), num_classes), np.nan) for _ in range(2))
+    # blocks of resamples that fit into a core's cache, side by side again where whole rows are worked on
+    chunks = [
+        (rows, [_block(weights[rows][block]) for block in bootstrap.slices(rows.stop - rows.start, num_images, 2**18)])
+        for rows in bootstrap.slices(*weights.shape, 2**23)
+    ]
+    total = weights.sum(1, dtype=np.int64).astype(np.float64)
     for label in np.unique(labels):
         order = np.argsort(-scores[:, label], kind="stable")
         falling = scores[order, label]
         ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]) + 1, num_images)  # of the runs of equal scores
         positives = np.flatnonzero(labels[order] == label)
         runs, first = np.unique(np.searchsorted(ends, positives, side="right"), return_index=True)
-        starts = np.append(0, ends)[runs]
-        for chunk, copied in zip(chunks, copies, strict=True):
-            drawn = np.cumsum(copied[order], axis=0, dtype=np.int32)
-            above = np.where((starts > 0)[:, None], drawn[starts - 1], 0)
-            through = drawn[ends[runs] - 1]
-            right = np.add.reduceat(copied[order[positives]], first, axis=0, dtype=np.int64)
-            found = np.cumsum(right, axis=0)
-            total = found[-1]
+        starts, stops = np.append(0, ends)[runs], ends[runs]
+        # rows: the images of a run with images of the class, the others since the run before it, those of the class
+        in_run = _members(order, starts, stops, num_images)
+        between = _members(order, np.append(0, stops[:-1]), starts, num_images)
+        own = _members(order[positives], first, np.append(first[1:], len(positives)), num_images)
+        for rows, blocks in chunks:
+            right, in_runs, others = (np.hstack([of @ block for block in blocks]) for of in (own, in_run, between))
+            through = _cumulated(others + in_runs)
+            found = _cumulated(right)
+            num = found[-1].copy()
             with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
-                # others below the run, and half of those within it, twice
-                twice = 2 * (drawn[-1] - total) - (above - (found - right)) - (through - found)
-                auroc[chunk, label] = (right * twice).sum(0) / (2 * total * (drawn[-1] - total))
-                parts = right * np.divide(found, through, out=np.zeros(found.shape), where=through > 0)
-                precision[chunk, label] = parts.sum(0) / total
+                # half a pair lost: all above an image of the class and again all in its run, less those of the class
+                lost = np.einsum("gr,gr->r", right, 2 * through - in_runs) - num**2
+                auroc[rows, label] = 1 - lost / (2 * num * (total[rows] - num))
+                shares = np.divide(found, through, out=found, where=through > 0)
+                precision[rows, label] = np.einsum("gr,gr->r", right, shares) / num
     return auroc, precision
+
+
+def _block(weights: np.ndarray) -> np.ndarray:
+    """[N, r] of weights [r, N]; float32 holds numbers of images exactly."""
+    return np.ascontiguousarray(weights.T, dtype=np.float32)
+
+
+def _members(order: np.ndarray, starts: np.ndarray, stops: np.ndarray, num_images: int) -> Any:
+    """[G, N] sparse float32, row g 1 at the images `order[starts[g] : stops[g]]`; the ranges rise."""
+    from scipy import sparse
+
+    inside = np.concatenate([order[start:stop] for start, stop in zip(starts, stops, strict=True)])
+    borders = np.append(0, np.cumsum(stops - starts))
+    return sparse.csr_array((np.ones(len(inside), np.float32), inside, borders), (len(starts), num_images))
+
+
+def _cumulated(rows: np.ndarray) -> np.ndarray:
+    """Cumulative sums over the rows in float64; whole rows at once are faster than `np.cumsum`."""
+    if rows.shape[1] < 64:
+        return np.cumsum(rows, axis=0, dtype=np.float64)
+    found = rows.astype(np.float64)
+    for index in range(1, len(found)):
+        np.add(found[index - 1], found[index], out=found[index])
+    return found
 
 
 def per_class(matrix: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
@@ -231,7 +259,7 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
         gaps = np.zeros((len(correct), NUM_BINS))
         gaps[np.arange(len(correct)), _bins(confidence)] = confidence - correct
         parts += [columns["log_loss"], columns["brier"], *gaps.T]
-    sums = _sums(np.column_stack(parts).astype(np.float64), weights)
+    sums = bootstrap.sums(np.column_stack(parts), weights)
     num_images = weights.sum(1, dtype=np.int64).astype(np.float64)
     with np.errstate(invalid="ignore"):  # a resample without images
         shares = sums / num_images[:, None]
@@ -265,38 +293,20 @@ def metrics(
     return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()}
 
 
-def _sums(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[R, M], weighted sums of values [N, M] float64."""
-    sums = np.zeros((len(weights), values.shape[1]))
-    for rows in _slices(*weights.shape):
-        sums[rows] = weights[rows].astype(np.float64) @ values
-    return sums
-
-
 def _class_means(columns: dict[str, np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Balanced accuracy and macro F1, [R] each."""
+    from scipy import sparse
+
     labels, predicted, correct = columns["label"], columns["predicted"], columns["correct"]
     num_classes = int(max(labels.max(), predicted.max())) + 1
-    num_images, num_predicted = (_counts(classes, num_classes, weights) for classes in (labels, predicted))
-    right = _counts(np.where(correct, labels, num_classes), num_classes + 1, weights)[:, :num_classes]
+    images, once = np.arange(len(labels)), np.ones(len(labels))
+    # [N, 3 K], of each image: its true class, the predicted one, and the class where both agree
+    where = np.concatenate([labels, predicted + num_classes, labels + 2 * num_classes])
+    flags = np.concatenate([once, once, correct])
+    members = sparse.csc_array((flags, (np.tile(images, 3), where)), (len(labels), 3 * num_classes))
+    num_images, num_predicted, right = np.split(bootstrap.sums(members, weights), 3, axis=1)
     with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
         return _defined_mean(right / num_images), _defined_mean(2 * right / (num_images + num_predicted))
-
-
-def _counts(classes: np.ndarray, num_classes: int, weights: np.ndarray) -> np.ndarray:
-    """[R, K] int64, weighted number of images of each class, of classes [N]."""
-    counts = np.zeros((len(weights), num_classes), np.int64)
-    order = np.argsort(classes, kind="stable")
-    present, starts = np.unique(classes[order], return_index=True)
-    for rows in _slices(*weights.shape):
-        counts[rows, present] = np.add.reduceat(weights[rows][:, order], starts, axis=1, dtype=np.int64)
-    return counts
-
-
-def _slices(num_resamples: int, num_images: int) -> Iterator[slice]:
-    """Rows of weights that are worked on at once, so that memory stays small."""
-    step = max(1, CELLS_AT_ONCE // max(num_images, 1))
-    return (slice(start, start + step) for start in range(0, num_resamples, step))
 
 
 def _defined_mean(values: np.ndarray) -> np.ndarray:
