@@ -42,7 +42,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str], *, columns: Sequence[str] = ()) -> None:
+def confusion_matrix(
+    path: Path, matrix: np.ndarray, classes: Sequence[str], *, columns: Sequence[str] = (), of: str = "images"
+) -> None:
     """Truth by prediction; the shade is the share of a true class, a number in a cell its count or percentage.
 
     Args:
@@ -50,6 +52,7 @@ def confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str], *, 
         matrix: [K, K'] counts, rows true.
         classes: K names.
         columns: K' names, where they are not those of the rows.
+        of: what is counted.
     """
     columns = list(columns) or list(classes)
     totals = matrix.sum(1, keepdims=True)
@@ -66,7 +69,7 @@ def confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str], *, 
                 colour = "white" if share > 0.55 else INK if row == column or share > 0.04 else QUIET
                 text = f"{share * 100:.0f}" if percent else str(int(count))
                 axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour)
-            unit = "% of the true class" if percent else "number of images"
+            unit = "% of the true class" if percent else f"number of {of}"
         else:
             unit = "shade: share of the true class"
         axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
@@ -80,12 +83,20 @@ def confusion_matrix(path: Path, matrix: np.ndarray, classes: Sequence[str], *, 
         axes.set_ylabel("true")
 
 
-def reliability(path: Path, calibration: Calibration) -> None:
+def reliability(
+    path: Path,
+    calibration: Calibration,
+    *,
+    of: str = "images",
+    confidence: str = "confidence: the highest probability of an image",
+) -> None:
     """Accuracy by confidence, with the number of images of each bin below; on the diagonal, confidence can be trusted.
 
     Args:
         path: the PNG to write.
         calibration: of `metrics.classification.calibration`.
+        of: what is counted.
+        confidence: what confidence is.
     """
     num_bins = len(calibration.counts)
     left = np.arange(num_bins) / num_bins
@@ -108,7 +119,7 @@ def reliability(path: Path, calibration: Calibration) -> None:
         upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
         upper.grid(axis="y")
         lower.bar(left, calibration.counts, width, color=GREY, **joined)
-        lower.set(xlabel="confidence: the highest probability of an image", ylabel="images")
+        lower.set(xlabel=confidence, ylabel=of)
         lower.grid(axis="y")
 
 
@@ -168,6 +179,34 @@ def bars(path: Path, values: Sequence, names: Sequence[str], *, label: str, colo
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.tick_params(axis="y", labelcolor=INK)
         axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+
+
+def error_types(path: Path, names: Sequence[str], gains: Sequence, counts: Sequence) -> None:
+    """One horizontal bar for each kind of error: the AP to be gained by mending it, and how many there are.
+
+    Args:
+        path: the PNG to write.
+        names: of the kinds.
+        gains: AP to be gained in 0..1, or None.
+        counts: how many errors of the kind there are, or None where the kind sums up others.
+    """
+    top = max([gain or 0 for gain in gains] + [0.01])
+    with _axes(path, (6.4, 0.34 * len(names) + 1.0)) as axes:
+        places = range(len(names))
+        colours = [BLUE if count is not None else GREY for count in counts]
+        axes.barh(places, [gain or 0 for gain in gains], height=0.7, color=colours)
+        for place, gain, count in zip(places, gains, counts, strict=True):
+            text = "n/a" if gain is None else f"{gain:+.3f}"
+            axes.text((gain or 0) + 0.015 * top, place, text, va="center", fontsize=9, fontweight="bold")
+            if count is not None:
+                axes.text(1.24 * top, place, f"{count:,}", va="center", ha="right", fontsize=9, color=QUIET)
+        axes.text(1.24 * top, -0.75, "errors", va="bottom", ha="right", fontsize=9, color=QUIET)
+        axes.set_yticks(places, names)
+        axes.set(xlim=(0, 1.25 * top), ylim=(len(names) - 0.4, -0.6), xlabel="AP to be gained by mending these alone")
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.spines["left"].set_visible(False)
+        axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="x")
 
 

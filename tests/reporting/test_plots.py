@@ -22,6 +22,8 @@ DRAWN = {
     "reliability": lambda path: plots.reliability(path, CALIBRATION),
     "precision_recall": lambda path: plots.precision_recall(path, CURVES, NAMES, [0.5, 0.2, 0.9, None]),
     "bars": lambda path: plots.bars(path, [0.1, None, 1.0, 0.4], NAMES, label="IoU"),
+    "error types": lambda path: plots.error_types(path, NAMES, [0.1, 0.0, None, 0.02], [12, 0, 3, None]),
+    "reliability of detections": lambda path: plots.reliability(path, CALIBRATION, of="detections", confidence="s"),
     "distances": lambda path: plots.distances(
         path, [("FID", [("samples", 3.0), ("noise", None)]), ("KID", [("s", -0.1)])]
     ),
