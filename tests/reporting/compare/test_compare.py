@@ -1,0 +1,229 @@
+"""Two commits compared: what changed, what that did, and in which words."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ParamsError
+from pipeline.params import Gate
+from pipeline.reporting import history
+from pipeline.reporting.compare import Change, Comparison, command, compare, compare_runs, gates, markdown, page, words
+from pipeline.reporting.compare.revisions import WORKSPACE, resolve
+from tests.reporting.compare.repository import Repository, scores
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
+    """Five runs: mended, broken, unchanged, of equal quality, judged by another rule; and one more, one less."""
+    with contextlib.chdir(tmp_path_factory.mktemp("planted")):
+        repository = Repository(Path.cwd())
+        base = scores(1, 0.7)
+        for name in ("mended", "broken", "same", "equal", "other_rule", "gone"):
+            repository.run(name, base, lr=0.001)
+        repository.commit("base")
+        repository.git("tag", "base")
+        repository.run("mended", scores(1, 0.7, mended=20), lr=0.002, code="2")
+        repository.run("equal", scores(2, 0.7), lr=0.003)
+        repository.run("other_rule", base, rule="another", lr=0.001)
+        repository.run("new", base, lr=0.001)
+        repository.run("broken", scores(1, 0.5), lr=0.001, data="2")
+        del repository.params["runs"]["gone"], repository.stages["train@gone"]
+        repository.commit("head")
+        yield compare(resolve("base"), resolve("HEAD"), num_resamples=200)
+
+
+def test_every_run_gets_the_verdict_that_was_planted(planted: Comparison) -> None:
+    assert {run.title: run.verdict for run in planted.runs} == {
+        "mended": "better",
+        "broken": "worse",
+        "same": "identical",
+        "equal": "no evidence",
+        "other_rule": "not comparable",
+        "gone": "gone",
+        "new": "new",
+    }
+
+
+def test_what_changed_is_only_what_the_run_reads(planted: Comparison) -> None:
+    runs = {run.title: run for run in planted.runs}
+    assert runs["mended"].params == [Change("training.lr", 0.001, 0.002)]
+    assert runs["mended"].code == ["pipeline/training/loop.py"]
+    assert runs["other_rule"].unequal == [Change("rule", "one", "another")]
+    assert runs["other_rule"].differences == []
+    assert runs["same"].params == []
+    # the dataset was written anew by `broken`, and stands before every run
+    assert runs["same"].data == ["download@toy"]
+    assert not runs["same"].is_unchanged
+
+
+def test_the_difference_is_that_of_the_figures_and_lies_in_its_interval(planted: Comparison) -> None:
+    one = next(run for run in planted.runs if run.title == "mended").headline
+    assert one is not None
+    assert one.metric == "top1"
+    assert one.difference == pytest.approx(20 / 300)
+    assert one.low is not None
+    assert one.high is not None
+    assert 0 < one.low < one.difference < one.high
+
+
+def test_a_change_of_shared_training_reaches_runs_that_do_not_say_otherwise(repository: Repository) -> None:
+    repository.run("own", scores(1, 0.7), lr=0.5)
+    repository.run("shared", scores(1, 0.7))
+    repository.commit("base")
+    repository.params["defaults"]["training"]["lr"] = 0.01
+    repository.commit("head")
+    found = {run.title: run.params for run in compare(resolve("HEAD~1"), resolve("HEAD")).runs}
+    assert found == {"own": [], "shared": [Change("training.lr", 0.001, 0.01)]}
+
+
+def test_two_runs_of_one_commit(repository: Repository) -> None:
+    repository.run("one", scores(1, 0.7), lr=0.1)
+    repository.run("two", scores(1, 0.7, mended=30), lr=0.2)
+    repository.commit("both")
+    found = compare_runs(resolve("HEAD"), "one", "two", num_resamples=200).runs
+    assert [(run.title, run.verdict) for run in found] == [("one → two", "better")]
+    with pytest.raises(ParamsError, match="HEAD has no run or generator 'onee'; did you mean 'one'"):
+        compare_runs(resolve("HEAD"), "onee", "two")
+
+
+def test_the_workspace_is_a_side(repository: Repository) -> None:
+    repository.run("one", scores(1, 0.7), lr=0.1)
+    repository.commit("base")
+    repository.run("one", scores(1, 0.4), lr=0.1)
+    found = compare(resolve("HEAD"), resolve(WORKSPACE), num_resamples=200).runs
+    assert [run.verdict for run in found] == ["worse"]
+
+
+def test_a_revision_that_is_not_there_is_told_with_the_nearest(repository: Repository) -> None:
+    repository.run("one", scores(1, 0.7))
+    repository.commit("base")
+    with pytest.raises(ParamsError, match="no revision 'mein'; did you mean 'main'"):
+        resolve("mein")
+    with pytest.raises(ParamsError, match="no revision '--help'"):
+        resolve("--help")
+
+
+def test_a_dvc_experiment_is_found_by_its_name(repository: Repository) -> None:
+    repository.run("one", scores(1, 0.7))
+    commit = repository.commit("base")
+    repository.git("update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/puffy-daks", commit)
+    assert resolve("puffy-daks").commit == commit
+
+
+@pytest.mark.parametrize(
+    ("gate", "run", "passed", "reason"),
+    [
+        (Gate(floor=0.6), "mended", True, "0.7"),
+        (Gate(floor=0.99), "mended", False, "must be at least 0.990"),
+        (Gate(min_delta=0.0), "mended", True, "a gain of at least +0 is asked"),
+        (Gate(min_delta=-0.005), "broken", False, "a gain of at least -0.005 is asked"),
+        (Gate(min_delta=-0.005, level=0.95), "broken", False, "all of it below a gain of -0.005"),
+        (Gate(min_delta=-0.005, level=0.95), "equal", True, "not below a gain of -0.005"),
+        (Gate(min_delta=0.0), "other_rule", False, "not comparable: the protocols differ in rule"),
+        (Gate(min_delta=0.0), "gone", False, "the head has no report of this run"),
+        (Gate(min_delta=0.0), "new", True, "a new run"),
+        (Gate(min_delta=0.0), "nothing", False, "no run of this name has this metric"),
+    ],
+)
+def test_gates(planted: Comparison, gate: Gate, run: str, passed: bool, reason: str) -> None:
+    (outcome,) = gates.judge(planted, {run: {"top1": gate}})
+    assert outcome.passed is passed
+    assert reason in outcome.reason
+
+
+def test_a_gate_knows_which_way_is_better(planted: Comparison) -> None:
+    """log_loss falls where the run was mended: a gain."""
+    found = gates.judge(planted, {"mended": {"log_loss": Gate(min_delta=0.0)}, "broken": {"log_loss": Gate(floor=0.1)}})
+    assert [outcome.passed for outcome in found] == [True, False]
+    assert "must be at most 0.100" in found[1].reason
+
+
+def test_gates_by_pattern_reach_every_run(planted: Comparison) -> None:
+    found = gates.judge(planted, {"*": {"top1": Gate(floor=0.0)}})
+    assert {outcome.run for outcome in found} == {run.title for run in planted.runs}
+
+
+def test_the_command_writes_all_forms_and_fails_at_a_gate(
+    tmp_path: Path, planted: Comparison, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"broken": {"top1": Gate(min_delta=-0.005)}}
+    monkeypatch.setattr(command.params, "load", lambda: type("P", (), {"compare": type("C", (), {"gates": limits})}))
+    files = {name: tmp_path / f"out.{name}" for name in ("md", "html", "json")}
+    code = command.run("base", "HEAD", num_resamples=200, md=files["md"], html=files["html"], as_json=files["json"])
+    assert code == 3
+    shown = capsys.readouterr().out
+    assert "gate FAIL: broken top1" in shown
+    assert "▲ better" in shown
+    content = json.loads(files["json"].read_text())
+    assert {run["run"]: run["verdict"] for run in content["runs"]}["mended"] == "better"
+    assert content["gates"][0]["passed"] is False
+    comment = files["md"].read_text()
+    assert comment.startswith(markdown.MARKER)
+    assert "**1 of 1 gates failed**" in comment
+    assert "http:" not in files["html"].read_text()
+
+
+def test_equal_commits_give_equal_bytes(planted: Comparison) -> None:
+    again = compare(resolve("base"), resolve("HEAD"), num_resamples=200)
+    assert markdown.render(again) == markdown.render(planted)
+    assert page.render(again) == page.render(planted)
+
+
+def test_names_stay_text_in_every_form(repository: Repository) -> None:
+    name = "<script>alert(1)</script>|`x`\"'"
+    repository.run("one", scores(1, 0.7), lr=0.1)
+    repository.commit("base")
+    repository.run("one", scores(1, 0.5), lr=0.2, optimizer=name)
+    repository.git("checkout", "-qb", "a`b|c")
+    repository.commit("head")
+    found = compare(resolve("main"), resolve("a`b|c"), num_resamples=200)
+    comment, html = markdown.render(found), page.render(found)
+    assert "<script>" not in comment
+    assert "a\\`b\\|c" in comment
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_a_comment_is_never_longer_than_github_takes(repository: Repository) -> None:
+    for side, seed in (("base", 1), ("head", 2)):
+        for index in range(40):
+            repository.run(f"run_{index:02d}_{'x' * 80}", scores(seed, 0.7), lr=float(seed), note=side + "y" * 1500)
+        repository.commit(side)
+    comment = markdown.render(compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=100))
+    assert len(comment) <= markdown.MAX_CHARACTERS
+    assert "Details left out for length: run" in comment
+    assert words.HEADLINES[0] in comment
+
+
+def test_history_lists_the_commits_that_moved_a_metric(
+    repository: Repository, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    repository.run("one", scores(1, 0.7))
+    repository.commit("the first")
+    repository.run("another", scores(1, 0.7))
+    repository.commit("of another run")
+    repository.run("one", scores(1, 0.7, mended=10))
+    repository.commit("ten more | <b>")
+    _, points = history.read("top1", "one", 100)
+    first = float((scores(1, 0.7).argmax(1) == np.arange(300) % 4).mean())
+    assert [point.value for point in points] == pytest.approx([first, first + 10 / 300])
+    assert [point.subject for point in points] == ["the first", "ten more | <b>"]
+    assert points[0].interval == pytest.approx((first - 0.05, first + 0.05))
+    history.run("top1", "one", limit=100, out=tmp_path / "history.png")
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert "ten more | <b>" in capsys.readouterr().out
+    with pytest.raises(ParamsError, match="one has no metric 'top11'; did you mean 'top1'"):
+        history.read("top11", "one", 100)
+
+
+def test_lock_and_params_that_are_broken_are_told(repository: Repository) -> None:
+    repository.run("one", scores(1, 0.7))
+    repository.commit("base")
+    (repository.folder / "params.yaml").write_text("a: [")
+    repository.git("commit", "-qam", "broken")
+    with pytest.raises(Exception, match=r"params.yaml of HEAD: not readable as YAML"):
+        compare(resolve("HEAD~1"), resolve("HEAD"))
