@@ -8,13 +8,22 @@ PYTEST := $(WITH_VENV) OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 # bytecode is written at install, and by each first import after it
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro test test-all lint ui lock clean
+.PHONY: help install repro compare pull test test-all lint ui lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 repro: $(STAMP) ## run the main job: raw images to reports/index.html, only what changed
 	$(WITH_VENV) dvc repro
+
+BASE := main
+compare: $(STAMP) ## compare the workspace with BASE (make compare BASE=main): build/compare.md and .html; exit 2 when a gate fails
+	$(WITH_VENV) python -m pipeline compare $(BASE) --md build/compare.md --html build/compare.html \
+		--json build/compare.json $(if $(LINK),--link '$(LINK)')
+
+pull: $(STAMP) ## get stored results from the DVC remote, where there is one
+	@if [ -n "$$($(WITH_VENV) dvc remote list)" ]; then $(WITH_VENV) dvc pull --run-cache --allow-missing || \
+		echo "the remote did not answer: stages run anew" >&2; else echo "no DVC remote: stages run anew"; fi
 
 test: $(STAMP) ## run the fast tests
 	$(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu"
