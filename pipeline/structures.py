@@ -26,12 +26,14 @@ class DatasetInfo:
 
     Attributes:
         name: the dataset's name in params.yaml.
-        tasks: kinds of truth it carries: classification, detection, instance, semantic, panoptic, keypoints, captions.
+        tasks: kinds of truth it carries: classification, detection, instance, semantic, panoptic, keypoints, captions,
+            regression.
         classes: names of the K classes of `label` and of objects.
         semantic_classes: names of the values of the semantic map; empty without one.
         thing_of_semantic: for each semantic value the class index it shows, or -1 for stuff.
         keypoints: names of the P keypoints.
         skeleton: pairs of keypoint indices that are joined in a picture.
+        feature_names: names of the D numbers of the store's `features` column, of a table's rows; else empty.
         colours: one #rrggbb for each semantic class, or for each class without semantic classes.
         licence, attribution, source, checksum: where the data is from and on what terms.
         counts: images per split.
@@ -52,6 +54,7 @@ class DatasetInfo:
     thing_of_semantic: list[int] = field(default_factory=list)
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[list[int]] = field(default_factory=list)
+    feature_names: list[str] = field(default_factory=list)
     colours: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     mean: list[float] = field(default_factory=list)

@@ -20,7 +20,8 @@ def previews(split: Split, num: int = 8) -> dict[str, np.ndarray]:
         num: images in a grid; labelled images without objects are shown by class, eight of each at most.
 
     Returns:
-        For the name of each picture (labels, boxes, masks, semantic, panoptic, keypoints, captions) its pixels.
+        For the name of each picture (labels, boxes, masks, semantic, panoptic, keypoints, captions,
+        regression) its pixels.
     """
     info = split.info
     if info.tasks == ["classification"]:
@@ -129,13 +130,16 @@ DRAWINGS: dict[str, Callable[[Sample, DatasetInfo], np.ndarray]] = {
     "panoptic": panoptic,
     "keypoints": keypoints,
     "captions": _plain,
+    "regression": _plain,
 }
 
 
 def caption(sample: Sample, info: DatasetInfo, kind: str) -> str:
-    """What stands below an image: its class, its sentences, or which classes a semantic map shows."""
+    """What stands below an image: its class, its number, its sentences, or which classes a semantic map shows."""
     if kind == "labels" and sample.label is not None:
         return _words(info.classes[sample.label])
+    if kind == "regression" and sample.target is not None:
+        return f"{sample.target:g}"
     if kind == "captions" and sample.captions:
         return " ".join(sample.captions)
     if kind == "semantic" and sample.semantic is not None:
