@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -18,10 +18,11 @@ from pipeline.data.formats.xml_file import parse, text_of
 from pipeline.data.ingest import OnError, ingest
 from pipeline.data.originals import Original, checksums, original
 from pipeline.data.records import RawObject, Record
-from pipeline.errors import PipelineError, did_you_mean
+from pipeline.errors import ParamsError, PipelineError, did_you_mean
 from pipeline.structures import DatasetInfo
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Truth = Literal["outlines", "heads"]
 
 ASSETS = {
     "images": Asset(
@@ -67,29 +68,40 @@ class Item(NamedTuple):
     annotation: str
 
 
-def prepare(folder: Path, *, seed: int, on_error: OnError = "fail", val: Share = 0.1) -> None:
-    """Writes the store: the breed, the outline as a semantic map, and the box of the head where there is one.
+def prepare(
+    folder: Path, *, seed: int, on_error: OnError = "fail", truth: Truth = "outlines", val: Share = 0.1
+) -> None:
+    """Writes the store: the breed and, as a semantic map, the outline, whose border ("not classified") is not scored.
 
-    The border of the trimaps, "not classified", is not scored. Boxes of heads bear the breed as their class; the test
-    images and a few others have none, so that detectors of heads are measured on `val`.
+    The box of the head is published of most trainval images and of no test image, so `heads` is a store of its own:
+    the trainval images that have a box, dealt out by breed to all three splits. A head's class is the breed.
 
     Args:
         folder: where to; its name is the dataset's.
         seed: of the split.
         on_error: what a faulty image or annotation does.
-        val: share of the official trainval images that are the val split.
+        truth: `outlines`, or `heads`: boxes too.
+        val: share of each breed's trainval images that are the val split; with `heads` another such share is test.
     """
+    shares = {"train": 1 - val, "val": val}
+    if truth == "heads":
+        shares = {"train": 1 - 2 * val, "val": val, "test": val}
+        if shares["train"] <= 0:
+            raise ParamsError(
+                f"params.yaml datasets.{folder.name}.options: val leaves no image for train, as test is as large "
+                f"({val}); fix: a share below 0.5"
+            )
     images, annotations = original(ASSETS["images"]), original(ASSETS["annotations"])
-    trainval, test = (_items(annotations, f"annotations/{name}.txt") for name in ("trainval", "test"))
-    dealt = splits.assign(
-        [item.name for item in trainval],
-        shares={"train": 1 - val, "val": val},
-        seed=seed,
-        labels=[item.label for item in trainval],
-    )
+    trainval = _items(annotations, "annotations/trainval.txt")
+    if truth == "heads":
+        trainval = [item for item in trainval if _head_file(annotations, item).exists()]
+    names, labels = [item.name for item in trainval], [item.label for item in trainval]
+    items = list(zip(trainval, splits.assign(names, shares=shares, seed=seed, labels=labels), strict=True))
+    if truth == "outlines":
+        items += [(item, "test") for item in _items(annotations, "annotations/test.txt")]
     info = DatasetInfo(
         name=folder.name,
-        tasks=["classification", "detection", "semantic"],
+        tasks=["classification", *(["detection"] if truth == "heads" else []), "semantic"],
         classes=list(CLASSES),
         semantic_classes=["background", "pet"],
         thing_of_semantic=[-1, -1],  # a pet of any of the classes
@@ -99,15 +111,18 @@ def prepare(folder: Path, *, seed: int, on_error: OnError = "fail", val: Share =
         source=SOURCE,
         checksum=checksums(ASSETS.values()),
     )
-    items = [*zip(trainval, dealt, strict=True), *((item, "test") for item in test)]
     ingest(
         folder,
         info,
-        _records(images, annotations, items),
+        _records(images, annotations, items, truth),
         on_error=on_error,
         semantic_values={BACKGROUND: 0, FOREGROUND: 1},
         num_records=len(items),
     )
+
+
+def _head_file(annotations: Original, item: Item) -> Path:
+    return annotations.root / f"annotations/xmls/{item.name}.xml"
 
 
 def _items(annotations: Original, member: str) -> list[Item]:
@@ -128,7 +143,9 @@ def _items(annotations: Original, member: str) -> list[Item]:
     return items
 
 
-def _records(images: Original, annotations: Original, items: list[tuple[Item, str]]) -> Iterator[Record | Fault]:
+def _records(
+    images: Original, annotations: Original, items: list[tuple[Item, str]], truth: Truth
+) -> Iterator[Record | Fault]:
     for item, split in items:
         record = Record(
             split=split,
@@ -139,14 +156,13 @@ def _records(images: Original, annotations: Original, items: list[tuple[Item, st
             semantic=annotations.root / f"annotations/trimaps/{item.name}.png",
             annotation=item.annotation,
         )
-        heads = f"annotations/xmls/{item.name}.xml"
-        if (annotations.root / heads).exists():
+        if truth == "heads":
+            record.annotation = f"annotations/xmls/{item.name}.xml"
             try:
-                record.objects = _heads(annotations.root / heads, item.label)
-                record.annotation = heads
+                record.objects = _heads(_head_file(annotations, item), item.label)
             except ValueError as error:
                 fix = f"supply {annotations.name} anew"
-                yield Fault("annotation file", split, heads, None, str(error), fix, "dropped image")
+                yield Fault("annotation file", split, record.annotation, None, str(error), fix, "dropped image")
                 continue
         yield record
 
@@ -162,9 +178,12 @@ def _heads(path: Path, label: int) -> list[RawObject]:
         name = text_of(element, "name")
         if name not in SPECIES:
             raise ValueError(f"name: unknown class {name!r}; {did_you_mean(str(name), SPECIES)}")
-        try:
-            x1, y1, x2, y2 = (float(text_of(element, f"bndbox/{corner}") or "nothing") for corner in voc.CORNERS)
-        except ValueError as error:
-            raise ValueError(f"bndbox: of object {index} {error}") from None
+        corners = []
+        for corner in voc.CORNERS:
+            text = text_of(element, f"bndbox/{corner}")
+            if text is None:
+                raise ValueError(f"bndbox {corner}: missing (object {index})")
+            corners.append(float(text))
+        x1, y1, x2, y2 = corners
         heads.append(RawObject(label=label, bbox=[x1 - 1, y1 - 1, x2, y2], index=index))
     return heads

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.data.datasets import pets
 from pipeline.data.store import Store
-from pipeline.errors import PipelineError
+from pipeline.errors import ParamsError, PipelineError
 from tests.data.datasets.originals import jpeg, picture, png, serve, tarred
 
 # class ids: Abyssinian 1, Bengal 6, Yorkshire Terrier 37
@@ -57,10 +57,11 @@ def prepare(tmp_path, server, monkeypatch, images, annotations, **options):
     return Store(tmp_path / "pets")
 
 
-def test_breeds_trimaps_and_heads_are_the_originals(tmp_path, cache, server, monkeypatch):
+def test_breeds_and_trimaps_are_the_originals(tmp_path, cache, server, monkeypatch):
     images, annotations = originals()
     store = prepare(tmp_path, server, monkeypatch, images, annotations, val=0.2)
     assert store.info.counts == {"train": 16, "val": 4, "test": 2}
+    assert store.info.tasks == ["classification", "semantic"]
     assert len(store.info.classes) == 37
     for split in ("train", "val", "test"):
         part = store.split(split)
@@ -72,13 +73,28 @@ def test_breeds_trimaps_and_heads_are_the_originals(tmp_path, cache, server, mon
             assert sample.label == CLASS_IDS[name.rpartition("_")[0]] - 1
             # 1 the pet, 2 background, 3 not scored
             assert np.array_equal(sample.semantic, np.array([9, 1, 0, 255])[trimap(index)])
-            if name in TRAINVAL[1:]:
-                # pixels count from 1 and the last one is inside: 6..9 is 5 to 9
-                assert sample.objects.boxes.tolist() == [[5, 4, 9, 8]]
-                assert sample.objects.labels.tolist() == [sample.label]
-            else:
-                assert sample.objects is None
+            assert sample.objects is None
     assert [store.info.classes[label] for label in store.split("test").column("label")] == ["Abyssinian", "Bengal"]
+
+
+def test_heads_are_the_trainval_images_with_a_box(tmp_path, cache, server, monkeypatch):
+    store = prepare(tmp_path, server, monkeypatch, *originals(), truth="heads", val=0.2)
+    assert store.info.tasks == ["classification", "detection", "semantic"]
+    # 9 and 10 images of a breed: a fifth is 2, twice
+    assert store.info.counts == {"train": 11, "val": 4, "test": 4}
+    seen = []
+    for split in ("train", "val", "test"):
+        for sample in store.split(split):
+            seen.append(sample.image_id)
+            # pixels count from 1 and the last one is inside: 6..9 is 5 to 9
+            assert sample.objects.boxes.tolist() == [[5, 4, 9, 8]]
+            assert sample.objects.labels.tolist() == [sample.label]
+    assert sorted(seen) == sorted(TRAINVAL[1:])
+
+
+def test_share_that_leaves_no_train_image_is_refused(tmp_path):
+    with pytest.raises(ParamsError, match=r"datasets\.pets\.options: val leaves no image for train"):
+        pets.prepare(tmp_path / "pets", seed=0, truth="heads", val=0.5)
 
 
 def test_val_has_the_same_share_of_every_breed(tmp_path, cache, server, monkeypatch):
@@ -91,21 +107,29 @@ def test_cut_xml_is_named_or_skipped_with_its_image(tmp_path, cache, server, mon
     images, annotations = originals()
     annotations["annotations/xmls/Abyssinian_4.xml"] = head("Abyssinian_4")[:150]
     with pytest.raises(PipelineError, match=r"^annotations/xmls/Abyssinian_4\.xml cut off at line 1"):
-        prepare(tmp_path, server, monkeypatch, images, annotations)
+        prepare(tmp_path, server, monkeypatch, images, annotations, truth="heads")
     assert not (tmp_path / "pets").exists()
-    store = prepare(tmp_path, server, monkeypatch, images, annotations, on_error="skip")
-    assert sum(store.info.counts.values()) == 21
+    store = prepare(tmp_path, server, monkeypatch, images, annotations, truth="heads", on_error="skip")
+    assert sum(store.info.counts.values()) == 18
     findings = json.loads((tmp_path / "pets" / "findings.json").read_text())
     assert [(found["file"], found["action"]) for found in findings] == [
         ("annotations/xmls/Abyssinian_4.xml", "dropped image")
     ]
 
 
-def test_head_of_an_unknown_species_is_named(tmp_path, cache, server, monkeypatch):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (head("Abyssinian_4", species="cow"), r"Abyssinian_4\.xml name: unknown class 'cow'; .*choices: cat, dog"),
+        (head("Abyssinian_4", box=("", 1, 2, 3)), r"Abyssinian_4\.xml bndbox xmin: missing \(object 0\)"),
+        (head("Abyssinian_4", box=(6, 5, 6, 4)), r"^images/Abyssinian_4\.jpg#0 bbox: "),
+    ],
+)
+def test_faulty_head_is_named(tmp_path, cache, server, monkeypatch, content, message):
     images, annotations = originals()
-    annotations["annotations/xmls/Abyssinian_4.xml"] = head("Abyssinian_4", species="cow")
-    with pytest.raises(PipelineError, match=r"Abyssinian_4\.xml name: unknown class 'cow'; .*choices: cat, dog"):
-        prepare(tmp_path, server, monkeypatch, images, annotations)
+    annotations["annotations/xmls/Abyssinian_4.xml"] = content
+    with pytest.raises(PipelineError, match=message):
+        prepare(tmp_path, server, monkeypatch, images, annotations, truth="heads")
 
 
 @pytest.mark.parametrize(
