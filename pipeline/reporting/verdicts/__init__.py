@@ -28,6 +28,7 @@ class Verdict:
         per_image: sufficient statistics, one row per image: two runs can be compared from these alone.
         draw: writes pictures into a folder.
         intervals: name, low and high end of the figures that the images leave uncertain.
+        tables: further results by name, each a list of rows.
     """
 
     metrics: dict[str, float | None]
@@ -36,6 +37,7 @@ class Verdict:
     per_image: pa.Table
     draw: Callable[[Path], None]
     intervals: list[tuple[str, float, float]] = field(default_factory=list)
+    tables: dict[str, list[list[Any]]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json, to six digits: the last ones of float64 differ between machines."""
@@ -44,6 +46,7 @@ class Verdict:
         content = {**figures, "protocol": [list(pair) for pair in self.protocol]}
         # a list: DVC takes the numbers of a mapping for metrics
         content["intervals"] = [[name, _rounded(low), _rounded(high)] for name, low, high in self.intervals]
+        content |= {name: [[_rounded(value) for value in row] for row in table] for name, table in self.tables.items()}
         return {**content, "per_class": rows} if rows else content
 
     def add_intervals(
