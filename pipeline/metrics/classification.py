@@ -124,7 +124,7 @@ def rankings(*, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
     # blocks of resamples that fit into a core's cache, side by side again where whole rows are worked on
     chunks = [
         (rows, [_block(weights[rows][block]) for block in bootstrap.slices(rows.stop - rows.start, num_images, 2**18)])
-        for rows in bootstrap.slices(*weights.shape, 2**23)
+        for rows in bootstrap.slices(len(weights), num_images, 2**23)
     ]
     total = weights.sum(1, dtype=np.int64).astype(np.float64)
     for label in np.unique(labels):
@@ -159,7 +159,7 @@ def _block(weights: np.ndarray) -> np.ndarray:
 
 def _members(order: np.ndarray, starts: np.ndarray, stops: np.ndarray, num_images: int) -> Any:
     """[G, N] sparse float32, row g 1 at the images `order[starts[g] : stops[g]]`; the ranges rise."""
-    from scipy import sparse
+    from scipy import sparse  # type: ignore[import-untyped]
 
     inside = np.concatenate([order[start:stop] for start, stop in zip(starts, stops, strict=True)])
     borders = np.append(0, np.cumsum(stops - starts))
@@ -295,7 +295,7 @@ def metrics(
 
 def _class_means(columns: dict[str, np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Balanced accuracy and macro F1, [R] each."""
-    from scipy import sparse
+    from scipy import sparse  # type: ignore[import-untyped]
 
     labels, predicted, correct = columns["label"], columns["predicted"], columns["correct"]
     num_classes = int(max(labels.max(), predicted.max())) + 1

@@ -63,9 +63,10 @@ def score(task, prediction, target):
         return classification.metrics(scores=prediction, labels=target)
     if task == "segmentation":
         pairs = zip(prediction, target, strict=True)
-        return segmentation.metrics(sum(segmentation.confusion(label_map=p, target=t, num_classes=4) for p, t in pairs))
+        counts = [segmentation.count(label_map=p, target=t, num_classes=4)[1] for p, t in pairs]
+        return segmentation.metrics(segmentation.stacked(counts, 4))
     if task == "detection":
-        return detection.evaluate(predictions=prediction, targets=target, num_classes=3).metrics
+        return detection.evaluate_detections(predictions=prediction, targets=target, num_classes=3).metrics
     noise = np.random.default_rng(9).normal(5, 3, (NUM, 5))
     return generative.metrics(features=prediction, noise=noise, real=target[NUM:], reference=target)
 
