@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.data.formats import IMAGE_SUFFIXES, Fault, Repeatable, Source, plain_info, shown
+from pipeline.data.formats import IMAGE_SUFFIXES, Fault, Repeatable, Source, is_inside, plain_info, shown
+from pipeline.data.formats.exporting import FileNames, kinds_of, left_out, put
 from pipeline.data.records import Record
+from pipeline.data.store import Store
 from pipeline.errors import PipelineError, did_you_mean
 
 
@@ -17,7 +19,7 @@ def read(root: Path, *, split: str, images: str | Path = ".", classes: Sequence[
         root: the dataset's folder.
         split: train, val or test.
         images: the folder that holds the folders of classes, relative to `root`.
-        classes: names in the order of their indices; None: the folders, sorted. A class whose folder is empty stays one.
+        classes: names in the order of their indices; None: the folders, sorted. An empty one is a class too.
 
     Folders and files whose name starts with a dot are passed over, and so are files that are no images.
 
@@ -61,3 +63,32 @@ def _images(folder: Path) -> list[Path]:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def write(folder: Path, store: Store) -> list[str]:
+    """Writes `<split>/<class>/` with the images; classes without images get a folder too.
+
+    Labels come back exactly, their indices in the order of the names. Image bytes are those of the store, an EXIF
+    orientation with them.
+
+    Returns:
+        In words, what the format has no place for.
+
+    Raises:
+        PipelineError: the store has no labels of whole images, or a class has a name that no folder can have.
+    """
+    info, names = store.info, FileNames()
+    if "label" not in kinds_of(store):
+        raise PipelineError(f"{info.name}: its images have no class, so no folder; fix: export it as coco, voc or yolo")
+    for name in info.classes:
+        if not is_inside(name) or "/" in name or name.startswith(".") or name != name.strip():
+            raise PipelineError(f"{info.name}: class {name!r} cannot be a folder; fix: rename it, or export it as csv")
+    for split_name in info.counts:
+        split = store.split(split_name)
+        for name in info.classes:
+            (folder / split_name / name).mkdir(parents=True)
+        for index in range(len(split)):
+            row = split.row(index)
+            place = f"{split_name}/{info.classes[row['label']]}"
+            put(folder / place / names.of(row, place), row["image"])
+    return left_out(store, "label")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pipeline.data.formats import Fault, Repeatable, Source, image_files, plain_info, shown
+from pipeline.data.formats.exporting import FileNames, kinds_of, left_out, put
 from pipeline.data.images import decode_values
 from pipeline.data.instance_maps import majority, objects_of
 from pipeline.data.records import RawObject, Record
+from pipeline.data.store import Store
 from pipeline.errors import PipelineError, did_you_mean
+from pipeline.ops import masks as mask_ops
 from pipeline.structures import IGNORE
 
 
@@ -112,3 +120,58 @@ class _Reader:
             raise PipelineError(f"of size {ids.shape}, the class map is {values.shape}")
         under = majority(ids, values, ignored=(IGNORE,))
         return objects_of(ids, {n: self.label_of[value] for n, value in under.items() if value in self.label_of})
+
+
+def write(folder: Path, store: Store) -> list[str]:
+    """Writes `images/<split>`, class maps in `masks/<split>`, `instances/<split>` if objects have masks, classes.yaml.
+
+    Class maps come back exactly; 255 is not scored. A store without them gets maps of its objects' masks over a class
+    "background". In instance maps each pixel can belong to one object: a smaller one covers a larger one, so masks that
+    do not overlap come back exactly. Image bytes are those of the store, so an EXIF orientation stays in them; maps are
+    of the image as shown.
+
+    Returns:
+        In words, what the format has no place for.
+
+    Raises:
+        PipelineError: the store has neither class maps nor masks.
+    """
+    info, names = store.info, FileNames()
+    kinds = kinds_of(store)
+    if not {"semantic", "masks"} & kinds:
+        raise PipelineError(f"{info.name}: has no masks; fix: export it as coco, voc, yolo, imagefolder or csv")
+    for split_name in info.counts:
+        split = store.split(split_name)
+        for index in range(len(split)):
+            row = split.row(index)
+            name = names.of(row, split_name)
+            semantic, instances = _maps(row)
+            put(folder / "images" / split_name / name, row["image"])
+            stem = f"{Path(name).stem}.png"
+            put(folder / "masks" / split_name / stem, row["semantic"] if "semantic" in kinds else _png(semantic))
+            if "masks" in kinds:
+                put(folder / "instances" / split_name / stem, _png(instances))
+    classes = info.semantic_classes if "semantic" in kinds else ["background", *info.classes]
+    lines = [f"  {value}: {json.dumps(name, ensure_ascii=False)}\n" for value, name in enumerate(classes)]
+    put(folder / "classes.yaml", "".join(["names:\n", *lines]).encode())
+    return left_out(store, "objects", "masks", "semantic")
+
+
+def _maps(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The class map (class + 1, 0 background) and the instance map of a row's objects: [H, W] uint8, uint16."""
+    height, width = row["height"], row["width"]
+    semantic, instances = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint16)
+    objects = enumerate(row.get("objects") or [], start=1)
+    for number, obj in sorted(objects, key=lambda item: -item[1]["area"]):
+        if obj["mask"] is not None:
+            mask = mask_ops.decode(obj["mask"], height, width)
+            semantic[mask], instances[mask] = obj["label"] + 1, number
+    return semantic, instances
+
+
+def _png(values: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -9,18 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.data.formats import Action, Fault, Repeatable, Source, image_files, is_inside, plain_info, shown
+from pipeline.data.formats.exporting import FileNames, left_out, put
 from pipeline.data.formats.xml_file import parse, text_of
 from pipeline.data.images import decode_values
 from pipeline.data.records import RawObject, Record
+from pipeline.data.store import Store, decode_image
 from pipeline.errors import PipelineError, did_you_mean
+from pipeline.ops import masks as mask_ops
+from pipeline.structures import IGNORE
 
 if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
+    from xml.etree import ElementTree
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 BACKGROUND = "background"
@@ -163,7 +167,7 @@ class _Reader:
                 continue
             yield from self._record(image_id, name, tree)
 
-    def _record(self, image_id: str, name: str, tree: Element) -> Iterator[Record | Fault]:
+    def _record(self, image_id: str, name: str, tree: ElementTree.Element) -> Iterator[Record | Fault]:
         image = self.images[image_id]
         size = None
         stated = text_of(tree, "filename")
@@ -214,7 +218,7 @@ class _Reader:
             annotation=name,
         )
 
-    def _object(self, element: Element, index: int) -> RawObject:
+    def _object(self, element: ElementTree.Element, index: int) -> RawObject:
         label = text_of(element, "name")
         if label is None:
             raise ValueError("name: missing")
@@ -227,8 +231,6 @@ class _Reader:
             x1, y1, x2, y2 = (_number(boxes[0], corner) for corner in CORNERS)
         except ValueError as error:
             raise ValueError(f"bndbox {error}") from None
-        if x2 < x1 or y2 < y1:
-            raise ValueError(f"bndbox: the corners are swapped ({x1:g}, {y1:g}, {x2:g}, {y2:g})")
         if self.one_based:
             x1, y1 = x1 - 1, y1 - 1
         difficult = text_of(element, "difficult") or "0"
@@ -249,7 +251,7 @@ class _Reader:
         return Fault(kind, self.split, name, index, what, fix, action)
 
 
-def _number(element: Element, path: str) -> float:
+def _number(element: ElementTree.Element, path: str) -> float:
     """The finite number at a path; ValueError tells the key and what stands there."""
     text = text_of(element, path)
     key = path.rpartition("/")[2]
@@ -262,3 +264,105 @@ def _number(element: Element, path: str) -> float:
     if not math.isfinite(value) or "_" in text:
         raise ValueError(f"{key}: not a number ({text!r})")
     return value
+
+
+def write(folder: Path, store: Store) -> list[str]:
+    """Writes VOC's folders: `Annotations`, `JPEGImages`, `ImageSets/Main/<split>.txt` and, with masks, segmentation.
+
+    Boxes come back to float32, counted from 0 with the last pixel not in the box (`one_based: false`); crowds are
+    `difficult`. In SegmentationObject each pixel can belong to one object: a smaller one covers a larger one, so masks
+    that do not overlap come back exactly. SegmentationClass holds class i as i + 1 and what is no thing as background.
+    Image bytes are those of the store, so an EXIF orientation stays in them; boxes are in pixels of the image as shown.
+
+    Returns:
+        In words, what the format has no place for.
+
+    Raises:
+        PipelineError: an image with more than 254 objects with masks.
+    """
+    from xml.etree import ElementTree
+
+    info, names = store.info, FileNames()
+    has_maps = "instance" in info.tasks or "semantic" in info.tasks
+    for split_name in info.counts:
+        split, listed = store.split(split_name), []
+        for index in range(len(split)):
+            row = split.row(index)
+            name = names.of(row)
+            stem = Path(name).stem
+            listed.append(stem)
+            put(folder / "JPEGImages" / name, row["image"])
+            tree = _tree(row, name, info.classes, info.channels, has_maps)
+            ElementTree.indent(tree, "\t")
+            put(folder / "Annotations" / f"{stem}.xml", ElementTree.tostring(tree, "utf-8") + b"\n")
+            if has_maps:
+                semantic, instances = _maps(row, info.thing_of_semantic)
+                put(folder / "SegmentationClass" / f"{stem}.png", _palette_png(semantic))
+                if "instance" in info.tasks:
+                    put(folder / "SegmentationObject" / f"{stem}.png", _palette_png(instances))
+        put(folder / "ImageSets" / "Main" / f"{split_name}.txt", "".join(f"{stem}\n" for stem in listed).encode())
+    stuff = ["stuff, which became background"] if -1 in info.thing_of_semantic[1:] else []
+    return left_out(store, "objects", "masks", "semantic") + stuff
+
+
+def _tree(
+    row: Mapping[str, Any], name: str, classes: Sequence[str], channels: int, has_maps: bool
+) -> ElementTree.Element:
+    """The XML of one image."""
+    from xml.etree.ElementTree import Element, SubElement
+
+    def put_text(parent: ElementTree.Element, tag: str, text: str | int) -> None:
+        SubElement(parent, tag).text = str(text)
+
+    root = Element("annotation")
+    put_text(root, "folder", "JPEGImages")
+    put_text(root, "filename", name)
+    size = SubElement(root, "size")
+    for tag, value in (("width", row["width"]), ("height", row["height"]), ("depth", channels)):
+        put_text(size, tag, value)
+    put_text(root, "segmented", int(has_maps))
+    for obj in row.get("objects") or []:
+        element = SubElement(root, "object")
+        put_text(element, "name", classes[obj["label"]])
+        put_text(element, "difficult", int(obj["iscrowd"]))
+        box = SubElement(element, "bndbox")
+        for tag, corner in zip(CORNERS, obj["bbox"], strict=True):
+            put_text(box, tag, np.format_float_positional(np.float32(corner), trim="-"))
+    return root
+
+
+def _maps(row: Mapping[str, Any], thing_of_semantic: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The class map and the object map of a row, both [H, W] uint8."""
+    height, width = row["height"], row["width"]
+    semantic, instances = np.zeros((2, height, width), np.uint8)
+    objects = list(enumerate(row.get("objects") or [], start=1))
+    if len(objects) >= IGNORE:
+        raise PipelineError(f"{row['file_name']}: {len(objects)} objects, VOC's maps hold 254; fix: export as coco")
+    for number, obj in sorted(objects, key=lambda item: -item[1]["area"]):
+        if obj["mask"] is not None:
+            mask = mask_ops.decode(obj["mask"], height, width)
+            semantic[mask], instances[mask] = obj["label"] + 1, number
+    if row.get("semantic") is not None:
+        value_of = np.full(256, IGNORE, np.uint8)
+        value_of[: len(thing_of_semantic)] = np.array(thing_of_semantic) + 1
+        semantic = value_of[decode_image(row["semantic"], 1)[..., 0]]
+    return semantic, instances
+
+
+def _palette_png(values: np.ndarray) -> bytes:
+    """PNG bytes of a [H, W] uint8 map in VOC's colours, whose bits are spread over red, green and blue from the top."""
+    import io
+
+    from PIL import Image
+
+    image = Image.fromarray(values)
+    image.putpalette(
+        [
+            sum(((value >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
+            for value in range(256)
+            for channel in range(3)
+        ]
+    )
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
