@@ -52,7 +52,11 @@ def weather(*, p: float = 0.9) -> Steps:
     """One of rain, snow, fog, shadow and sun flare; for RGB images."""
     import albumentations as a
 
-    return [a.OneOf([a.RandomRain(), a.RandomSnow(), a.RandomFog(), a.RandomShadow(), a.RandomSunFlare()], p=p)]
+    return [
+        a.OneOf(
+            [a.RandomRain(), a.RandomSnow(), a.RandomFog(), a.RandomShadow(), a.RandomSunFlare()], p=_probability(p)
+        )
+    ]
 
 
 def autoaugment(*, policy: Literal["imagenet", "cifar10", "svhn"] = "imagenet", fill: float = 0.0) -> Steps:
