@@ -163,6 +163,7 @@ class DetectionEvaluation(Section):
     score_threshold: Share
     iou_threshold: Share
     max_detections: Count
+    engine: Literal["native", "pycocotools"] = "native"
 
 
 class SegmentationEvaluation(Section):

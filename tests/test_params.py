@@ -299,6 +299,7 @@ def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
         if not field.is_required()
     }
     assert supplied == {
+        "DetectionEvaluation.engine": "native",
         "Online.crop": 0.0,
         "Online.flip": 0.0,
         "Online.mixup": 0.0,

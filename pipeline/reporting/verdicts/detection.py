@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline.data.store import Split
 from pipeline.metrics import detection as metrics
+from pipeline.metrics import reference
 from pipeline.metrics.detection import Detections
 from pipeline.ops.nms import nms_per_class
 from pipeline.params import DetectionEvaluation
@@ -31,7 +32,8 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
     raw = _predictions(predictions, len(info.classes))
     kept = [_suppressed(prediction, evaluation) for prediction in raw]
     targets = [_objects(rows) for rows in split.column("objects")]
-    result = metrics.evaluate(predictions=kept, targets=targets, num_classes=len(info.classes))
+    evaluate = reference.evaluate_detections if evaluation.engine == "pycocotools" else metrics.evaluate_detections
+    result = evaluate(predictions=kept, targets=targets, num_classes=len(info.classes))
     per_class = metrics.per_class(result, info.classes)
     shown = [_chosen(p, p.scores >= SHOWN_SCORE) for p in kept]
     outcomes = [
@@ -50,16 +52,15 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
         metrics=result.metrics,
         per_class=per_class,
         protocol=[
-            ("engine", "pycocotools, IoU .50 to .95 by .05, precision interpolated at 101 levels of recall"),
+            ("engine", evaluation.engine),
+            *result.protocol,
             ("boxes", "xyxy in pixels of the original image, a pixel is one unit wide"),
             ("score_threshold", evaluation.score_threshold),
             ("suppression", f"greedy within each class, IoU above {evaluation.iou_threshold}"),
-            ("max_detections", f"{evaluation.max_detections} of an image, of these the best 100 of each class"),
-            ("area", "the annotation's: small below 32^2, medium to 96^2 pixels"),
-            ("mean", "over the classes with truth"),
+            ("max_detections", f"{evaluation.max_detections} of an image"),
             ("per_image", f"right, wrong, missed at IoU {SHOWN_IOU} of boxes that score {SHOWN_SCORE} or more"),
         ],
-        per_image=_per_image(predictions.image_ids, targets, shown, outcomes, result.matches),
+        per_image=_per_image(predictions.image_ids, targets, shown, outcomes, result),
         draw=draw_pictures,
     )
 
@@ -119,9 +120,9 @@ def _per_image(
     targets: list[Objects],
     shown: list[Detections],
     outcomes: list[metrics.Outcome],
-    matches: list[metrics.Matches],
+    result: metrics.Result,
 ) -> pa.Table:
-    """Counts to read, and the matches that `map` can be computed from again for any choice of images."""
+    """Counts to read, and the matches that all figures can be computed from again for any choice of images."""
     near = [float(o.near[o.missed].max()) if o.missed.any() else None for o in outcomes]
     return pa.table(
         {
@@ -132,11 +133,7 @@ def _per_image(
             "fp": pa.array([int(o.wrong.sum()) for o in outcomes], pa.int32()),
             "fn": pa.array([int(o.missed.sum()) for o in outcomes], pa.int32()),
             "best_missed_iou": pa.array(near, pa.float32()),
-            "scores": pa.array([m.scores for m in matches], pa.list_(pa.float32())),
-            "labels": pa.array([m.labels for m in matches], pa.list_(pa.int32())),
-            "matched": pa.array([m.matched for m in matches], pa.list_(pa.int16())),
-            "ignored": pa.array([m.ignored for m in matches], pa.list_(pa.int16())),
-            "truth_labels": pa.array([m.truth_labels for m in matches], pa.list_(pa.int32())),
+            **metrics.per_image(result),
         }
     )
 

@@ -1,0 +1,204 @@
+"""The detection engine's loops in machine code, equal to the NumPy ones to the bit; imported for large sets only."""
+
+import numpy as np
+
+from pipeline.metrics.average_precision import EPSILON
+from pipeline.ops.compiled import compiled
+
+
+@compiled
+def greedy(
+    holders: np.ndarray,
+    candidates: np.ndarray,
+    reached: np.ndarray,
+    truth_bits: np.ndarray,
+    iscrowd: np.ndarray,
+    cells: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `matching._greedy`, one detection after the other."""
+    num = 0
+    for pair in range(len(holders)):
+        num += pair == 0 or holders[pair] != holders[pair - 1]
+    active, matched, ignored = np.empty(num, np.int64), np.empty(num, np.int64), np.empty(num, np.int64)
+    taken = np.zeros(len(truth_bits), np.int64)
+    index, start = 0, 0
+    while start < len(holders):
+        stop = start + 1
+        while stop < len(holders) and holders[stop] == holders[start]:
+            stop += 1
+        mine = np.int64(0)
+        for pair in range(start, stop):
+            truth = candidates[pair]
+            used = np.int64(0) if iscrowd[truth] else taken[truth]
+            free = reached[pair] & ~mine & ~used & ~truth_bits[truth]
+            mine |= free
+            taken[truth] |= free
+        lost = np.int64(0)
+        for pair in range(start, stop):
+            truth = candidates[pair]
+            used = np.int64(0) if iscrowd[truth] else taken[truth]
+            free = reached[pair] & ~mine & ~used & truth_bits[truth]
+            mine |= free
+            lost |= free
+            taken[truth] |= free
+        active[index], matched[index], ignored[index] = holders[start], mine, lost
+        index += 1
+        start = stop
+    return active, matched, ignored
+
+
+@compiled
+def fill_curves(
+    matched: np.ndarray,
+    ignored: np.ndarray,
+    outside: np.ndarray,
+    ranks: np.ndarray,
+    scores: np.ndarray,
+    starts: np.ndarray,
+    before: np.ndarray,
+    num_truths: np.ndarray,
+    needed: np.ndarray,
+    max_detections: np.ndarray,
+    precision: np.ndarray,
+    recall: np.ndarray,
+    reached: np.ndarray,
+) -> None:
+    """As `average_precision._fill_curves`, class by class."""
+    num_thresholds, num_levels, num_classes, num_areas, num_most = precision.shape
+    longest = 0
+    for label in range(num_classes):
+        longest = max(longest, starts[label + 1] - starts[label])
+    best, score = np.empty(longest), np.empty(longest)
+    for label in range(num_classes):
+        for area in range(num_areas):
+            total = num_truths[label, area]
+            if total == 0:
+                continue
+            for most in range(num_most):
+                for threshold in range(num_thresholds):
+                    bit = np.int64(1) << (area * num_thresholds + threshold)
+                    num, changed = 0, 0
+                    for index in range(starts[label], starts[label + 1]):
+                        if ranks[index] >= max_detections[most] or matched[index] & bit == 0:
+                            continue
+                        if ignored[index] & bit:
+                            changed -= outside[index] & bit == 0
+                            continue
+                        changed += outside[index] & bit != 0
+                        num += 1
+                        best[num - 1] = num / (before[most, area, index] + changed + EPSILON)
+                        score[num - 1] = scores[index]
+                    for index in range(num - 1, 0, -1):
+                        best[index - 1] = max(best[index - 1], best[index])
+                    recall[threshold, label, area, most] = num / total
+                    for level in range(num_levels):
+                        position = needed[label, area, level] - 1
+                        found = position < num
+                        precision[threshold, level, label, area, most] = best[position] if found else 0.0
+                        reached[threshold, level, label, area, most] = score[position] if found else 0.0
+
+
+@compiled
+def fill_resampled(
+    images: np.ndarray,
+    matched: np.ndarray,
+    ignored: np.ndarray,
+    ranks: np.ndarray,
+    starts: np.ndarray,
+    weights: np.ndarray,
+    truths: np.ndarray,
+    max_detections: np.ndarray,
+    areas: np.ndarray,
+    exact: np.ndarray,
+    precision: np.ndarray,
+    recall: np.ndarray,
+) -> None:
+    """As `resampling._fill_resampled`, the resamples side by side in the inner loops."""
+    num, num_thresholds, num_classes = precision.shape[0], precision.shape[1], precision.shape[2]
+    num_most = len(max_detections)
+    longest = 0
+    for label in range(num_classes):
+        active = 0
+        for index in range(starts[label], starts[label + 1]):
+            active += matched[index] != 0
+        longest = max(longest, active)
+    holders = np.empty(longest, np.int64)
+    between = np.empty((longest, num), np.int32)
+    best = np.empty((longest, num))
+    steps = np.empty((longest, num), np.int32)
+    idle, found, counted = np.empty(num, np.int32), np.empty(num, np.int32), np.empty(num, np.int32)
+    last, value, share = np.empty(num, np.int32), np.empty(num), np.empty((num_most, num), np.int32)
+    most_truths = 0
+    for label in range(num_classes):
+        for area in areas:
+            for r in range(num):
+                most_truths = max(most_truths, truths[label, area, r])
+    reached = np.empty((num, most_truths + 1), np.int32)
+    for label in range(num_classes):
+        for area in areas:
+            any_truth = False
+            for r in range(num):
+                total = truths[label, area, r]
+                any_truth |= total > 0
+                reached[r, 0] = 0
+                level = 0
+                for n in range(1, total + 1):
+                    while level <= 100 and (100 * n > level * total or (100 * n == level * total and exact[level])):
+                        level += 1
+                    reached[r, n] = level
+            if not any_truth:
+                continue
+            inside = np.int64(1) << (area * num_thresholds)
+            active = 0
+            idle[:] = 0
+            for index in range(starts[label], starts[label + 1]):
+                weight = weights[images[index]]
+                if matched[index] == 0:
+                    if ignored[index] & inside == 0:
+                        for r in range(num):
+                            idle[r] += weight[r]
+                else:
+                    holders[active] = index
+                    between[active] = idle
+                    active += 1
+            for threshold in range(num_thresholds):
+                bit = np.int64(1) << (area * num_thresholds + threshold)
+                found[:] = 0
+                counted[:] = 0
+                last[:] = 0
+                value[:] = 0
+                share[:] = 0
+                points = 0
+                for place in range(active):
+                    index = holders[place]
+                    if ignored[index] & bit:
+                        continue
+                    weight = weights[images[index]]
+                    for r in range(num):
+                        counted[r] += weight[r]
+                    if matched[index] & bit == 0:
+                        continue
+                    for r in range(num):
+                        found[r] += weight[r]
+                        best[points, r] = found[r] / (between[place, r] + counted[r] + EPSILON)
+                    for r in range(num):
+                        level = reached[r, found[r]]
+                        steps[points, r] = level - last[r]
+                        last[r] = level
+                    for most in range(num_most):
+                        if ranks[index] < max_detections[most]:
+                            for r in range(num):
+                                share[most, r] += weight[r]
+                    points += 1
+                for point in range(points - 1, 0, -1):
+                    for r in range(num):
+                        best[point - 1, r] = max(best[point - 1, r], best[point, r])
+                for point in range(points):
+                    for r in range(num):
+                        value[r] += best[point, r] * steps[point, r]
+                for r in range(num):
+                    total = truths[label, area, r]
+                    if total > 0:
+                        precision[r, threshold, label, area] = value[r] / 101
+                        for most in range(num_most):
+                            recall[r, threshold, label, area, most] = share[most, r] / total

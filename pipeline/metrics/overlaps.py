@@ -1,0 +1,333 @@
+"""Overlap of detections with truths of the same image, of boxes, masks as run lengths and keypoints, as pycocotools.
+
+Each factory gives a function of pairs, for `matching.match`; overlaps are float64 and equal to pycocotools' to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.metrics.matching import Overlap, spread
+
+COCO_SIGMAS = (
+    np.array([0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89])
+    / 10.0
+)
+"""How far annotators differ on each of COCO's 17 keypoints, in square roots of the object's area."""
+
+
+def of_boxes(boxes_xywh: np.ndarray, truth_xywh: np.ndarray, iscrowd: np.ndarray) -> Overlap:
+    """Intersection over union of boxes; over the detection's own area where the truth is a crowd.
+
+    Args:
+        boxes_xywh: [N, 4] float64, left, top, width, height.
+        truth_xywh: [M, 4] float64.
+        iscrowd: [M] bool.
+    """
+    left, top, width, height = np.ascontiguousarray(boxes_xywh.T)
+    right, bottom, area = left + width, top + height, width * height
+    truth_left, truth_top, truth_width, truth_height = np.ascontiguousarray(truth_xywh.T)
+    truth_right, truth_bottom, truth_area = (
+        truth_left + truth_width,
+        truth_top + truth_height,
+        truth_width * truth_height,
+    )
+    any_crowd = bool(iscrowd.any())
+
+    def overlap(index: np.ndarray, truth: np.ndarray, least: float) -> np.ndarray:
+        shared = np.minimum(right[index], truth_right[truth]) - np.maximum(left[index], truth_left[truth])
+        high = np.minimum(bottom[index], truth_bottom[truth]) - np.maximum(top[index], truth_top[truth])
+        meets = (shared > 0) & (high > 0)
+        shared *= high
+        union = area[index]
+        if any_crowd:
+            union = np.where(iscrowd[truth], union, union + truth_area[truth] - shared)
+        else:
+            union = union + truth_area[truth] - shared
+        return np.divide(shared, union, out=np.zeros_like(shared), where=meets)
+
+    return overlap
+
+
+class Masks:
+    """N masks as the intervals of their pixels, counted down the columns as COCO does.
+
+    Attributes:
+        sizes: [N, 2] int64, height and width.
+        offsets: [N + 1] int64, where the intervals of each mask start.
+        begins, stops: [S] int64, first pixel of each interval and the one after its last; none is empty.
+        areas: [N] int64, in pixels.
+        boxes: [N, 4] int64 xyxy, tight; zeros for an empty mask.
+    """
+
+    def __init__(self, ends: np.ndarray, nums: np.ndarray, sizes: np.ndarray) -> None:
+        """Takes the ends of all runs, background and foreground by turns.
+
+        Args:
+            ends: [R] int64, where each run ends in its mask.
+            nums: [N] int64, runs of each mask.
+            sizes: [N, 2] int64.
+        """
+        self.sizes = sizes
+        first = np.cumsum(nums) - nums
+        place = np.arange(len(ends)) - np.repeat(first, nums)
+        stop = np.flatnonzero(place % 2 == 1)
+        begins, stops, owner = ends[stop - 1], ends[stop], np.repeat(np.arange(len(nums)), nums)[stop]
+        filled = stops > begins
+        self.begins, self.stops, owner = begins[filled], stops[filled], owner[filled]
+        self.offsets = np.searchsorted(owner, np.arange(len(nums) + 1))
+        total = np.append(0, np.cumsum(self.stops - self.begins))
+        self.areas = np.diff(total[self.offsets])
+        self._before = total[:-1]
+        self._owner = owner
+        self.stride = int(np.prod(sizes, axis=1).max(initial=0)) + 1
+        self.boxes = self._boxes()
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def _boxes(self) -> np.ndarray:
+        height = self.sizes[self._owner, 0]
+        x1, x2 = self.begins // height, (self.stops - 1) // height
+        y1, y2 = np.where(x1 < x2, 0, self.begins % height), np.where(x1 < x2, height - 1, (self.stops - 1) % height)
+        boxes = np.zeros((len(self), 4), np.int64)
+        some = np.flatnonzero(np.diff(self.offsets))
+        if len(some):
+            heads = self.offsets[some]
+            for column, (values, reduce, more) in enumerate(
+                ((x1, np.minimum, 0), (y1, np.minimum, 0), (x2, np.maximum, 1), (y2, np.maximum, 1))
+            ):
+                boxes[some, column] = reduce.reduceat(values, heads) + more
+        return boxes
+
+    def covered(self, masks: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """[Q] int64, how many pixels of a mask lie before a place; `masks` and `places` are [Q]."""
+        last = np.searchsorted(self._begin_keys, masks * self.stride + places, side="right") - 1
+        none = last < self.offsets[masks]
+        last[none] = 0
+        pixels = self._before[last] - self._before[self.offsets[masks] * ~none]
+        pixels += np.minimum(places, self.stops[last]) - self.begins[last]
+        pixels[none] = 0
+        return pixels
+
+    def take(self, order: np.ndarray) -> Masks:
+        """The masks of these indices."""
+        nums = np.diff(self.offsets)[order]
+        rows = spread(self.offsets[order], nums)
+        ends = np.stack([self.begins[rows], self.stops[rows]], axis=1).ravel()
+        return Masks(ends, 2 * nums, self.sizes[order])
+
+    def runs(self, index: int) -> list[int]:
+        """The lengths of the runs of one mask, background first."""
+        here = slice(self.offsets[index], self.offsets[index + 1])
+        ends = np.stack([self.begins[here], self.stops[here]], axis=1).ravel()
+        return np.diff(np.concatenate([[0], ends, [self.sizes[index].prod()]])).tolist()
+
+    @property
+    def _begin_keys(self) -> np.ndarray:
+        if not hasattr(self, "_keys"):
+            self._keys = self._owner * self.stride + self.begins
+        return self._keys
+
+
+def decode_runs(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The runs of COCO's compressed strings: five bits a character, differences to the run before the last.
+
+    Returns:
+        Runs of all masks [R] int64 and their number in each mask [N].
+
+    Raises:
+        ValueError: a string has a character that cannot be, or ends within a number; names its index.
+    """
+    codes = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
+    lengths = np.array([len(string) for string in strings], np.int64)
+    string_ends = np.cumsum(lengths)
+    if len(codes) and (codes.min() < 0 or codes.max() > 63):
+        at = np.flatnonzero((codes < 0) | (codes > 63))[0]
+        raise ValueError(f"mask {np.searchsorted(string_ends, at, side='right')}: no run-length string of COCO")
+    closing = codes & 32 == 0
+    closed = np.append(0, np.cumsum(closing))
+    filled = lengths > 0
+    cut = np.flatnonzero(filled)[~closing[string_ends[filled] - 1]]
+    if len(cut):
+        raise ValueError(f"mask {cut[0]}: its run-length string ends within a number")
+    last = np.flatnonzero(closing)
+    first = np.append(0, last[:-1] + 1)[: len(last)]
+    shift = 5 * (np.arange(len(codes)) - np.repeat(first, last - first + 1))
+    if shift.max(initial=0) > 55:
+        raise ValueError(f"mask {np.searchsorted(string_ends, shift.argmax(), side='right')}: a run is too long")
+    values = np.add.reduceat((codes & 31) << shift, first) if len(first) else np.zeros(0, np.int64)
+    negative = codes[last] & 16 != 0
+    values[negative] -= 1 << (shift[last][negative] + 5)
+    nums = np.diff(closed[np.append(0, string_ends)])
+    heads = np.cumsum(nums) - nums
+    place = np.arange(len(values)) - np.repeat(heads, nums)
+    # places 3, 5, 7, ... add up from 1 on and 4, 6, 8, ... from 2 on: two running sums with a new start in each mask
+    for odd in (1, 2):
+        chain = np.flatnonzero((place >= odd) & (place % 2 == odd % 2))
+        total = np.cumsum(values[chain])
+        start = place[chain] == odd
+        base = (total - values[chain])[start]
+        values[chain] = total - np.repeat(base, np.diff(np.append(np.flatnonzero(start), len(chain))))
+    return values, nums
+
+
+def masks_of_runs(runs: np.ndarray, nums: np.ndarray, sizes: np.ndarray) -> Masks:
+    """Masks of checked runs.
+
+    Args:
+        runs: [R] lengths of the runs of all masks, background first.
+        nums: [N] runs of each mask.
+        sizes: [N, 2], height and width.
+
+    Raises:
+        ValueError: the runs of a mask do not add up to its pixels (pycocotools would read on in foreign memory), or one
+            is negative; names its index.
+    """
+    total = np.append(0, np.cumsum(runs))
+    last = np.cumsum(nums)
+    first = last - nums
+    pixels = total[last] - total[first]
+    if len(runs) and runs.min() < 0:
+        index = np.searchsorted(last, np.flatnonzero(runs < 0)[0], side="right")
+        raise ValueError(f"mask {index}: a run is negative")
+    wrong = np.flatnonzero(pixels != sizes.prod(1))
+    if len(wrong):
+        height, width = sizes[wrong[0]]
+        raise ValueError(f"mask {wrong[0]}: its runs add up to {pixels[wrong[0]]} pixels of {height} x {width}")
+    return Masks(total[1:] - np.repeat(total[first], nums), nums, sizes.astype(np.int64))
+
+
+def masks_of(masks: Sequence[Any]) -> Masks:
+    """Masks given as [H, W] arrays or as COCO's {"size": [H, W], "counts": bytes, str or list}.
+
+    Raises:
+        ValueError: one cannot be; names its index.
+    """
+    sizes = np.zeros((len(masks), 2), np.int64)
+    columns: list[np.ndarray] = []
+    strings, places = [], []
+    for index, mask in enumerate(masks):
+        if isinstance(mask, np.ndarray):
+            sizes[index] = mask.shape
+            columns.append(_runs_of(mask))
+            continue
+        sizes[index] = mask["size"]
+        counts = mask["counts"]
+        if isinstance(counts, (bytes, str)):
+            strings.append(counts.encode() if isinstance(counts, str) else counts)
+            places.append(index)
+            columns.append(np.zeros(0, np.int64))
+        else:
+            columns.append(np.array(counts, np.int64))
+    if strings:
+        runs, nums = decode_runs(strings)
+        for place, part in zip(places, np.split(runs, np.cumsum(nums)[:-1]), strict=True):
+            columns[place] = part
+    nums = np.array([len(column) for column in columns], np.int64)
+    return masks_of_runs(np.concatenate([np.zeros(0, np.int64), *columns]), nums, sizes)
+
+
+def _runs_of(mask: np.ndarray) -> np.ndarray:
+    flat = np.concatenate([[False], mask.astype(bool).ravel(order="F")])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return np.diff(np.concatenate([[0], changes, [mask.size]])).astype(np.int64)
+
+
+def of_masks(masks: Masks, truth: Masks, iscrowd: np.ndarray) -> Overlap:
+    """Intersection over union of masks; over the detection's own area where the truth is a crowd.
+
+    The intersection cannot exceed either area or what the boxes share, so that most pairs are settled without a look
+    at their pixels. Masks of different size overlap by 0.
+    """
+
+    def overlap(index: np.ndarray, others: np.ndarray, least: float) -> np.ndarray:
+        box, other = masks.boxes[index], truth.boxes[others]
+        left, top = np.maximum(box[:, 0], other[:, 0]), np.maximum(box[:, 1], other[:, 1])
+        right, bottom = np.minimum(box[:, 2], other[:, 2]), np.minimum(box[:, 3], other[:, 3])
+        most = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
+        area, other_area, crowd = masks.areas[index], truth.areas[others], iscrowd[others]
+        most = np.minimum(most, np.minimum(area, other_area))
+        most[(masks.sizes[index] != truth.sizes[others]).any(1)] = 0
+
+        def ratio(shared: np.ndarray, pairs: Any) -> np.ndarray:
+            union = np.where(crowd[pairs], area[pairs], area[pairs] + other_area[pairs] - shared)
+            return np.divide(shared, union, out=np.zeros(len(shared)), where=shared > 0)
+
+        overlaps = ratio(most, slice(None))
+        open_pairs = np.flatnonzero((overlaps >= least) & (most > 0))
+        if len(open_pairs):
+            height = masks.sizes[index[open_pairs], 0]
+            shared = _intersections(
+                masks,
+                truth,
+                index[open_pairs],
+                others[open_pairs],
+                left[open_pairs] * height,
+                right[open_pairs] * height,
+            )
+            overlaps[open_pairs] = ratio(shared, open_pairs)
+        return overlaps
+
+    return overlap
+
+
+def _intersections(
+    masks: Masks, truth: Masks, index: np.ndarray, others: np.ndarray, begin: np.ndarray, stop: np.ndarray
+) -> np.ndarray:
+    """[P] int64, shared pixels of pairs of masks, all of which lie from `begin` to `stop`."""
+    keys = masks._begin_keys
+    first = np.maximum(np.searchsorted(keys, index * masks.stride + begin, side="right") - 1, masks.offsets[index])
+    last = np.searchsorted(keys, index * masks.stride + stop, side="left")
+    nums = last - first
+    intervals, of_truth = spread(first, nums), np.repeat(others, nums)
+    shared = truth.covered(of_truth, masks.stops[intervals]) - truth.covered(of_truth, masks.begins[intervals])
+    total = np.append(0, np.cumsum(shared))
+    ends = np.cumsum(nums)
+    return np.asarray(total[ends] - total[ends - nums])
+
+
+def of_keypoints(
+    keypoints: np.ndarray, truth: np.ndarray, truth_xywh: np.ndarray, truth_areas: np.ndarray, sigmas: np.ndarray
+) -> Overlap:
+    """COCO's object keypoint similarity: the mean over labelled keypoints of exp(-d^2 / (2 area (2 sigma)^2)).
+
+    Where a truth has no labelled keypoint, d is how far each keypoint lies outside of its box grown to three times.
+
+    Args:
+        keypoints: [N, P, 3] float64, x, y and a value not used.
+        truth: [M, P, 3] float64, x, y, visibility (0: not labelled).
+        truth_xywh: [M, 4] float64.
+        truth_areas: [M] float64.
+        sigmas: [P], COCO's are `COCO_SIGMAS`.
+    """
+    variances = (np.asarray(sigmas) * 2) ** 2
+    visible = truth[..., 2] > 0
+    nums = visible.sum(1)
+    x0, y0 = truth_xywh[:, 0] - truth_xywh[:, 2], truth_xywh[:, 1] - truth_xywh[:, 3]
+    x1, y1 = truth_xywh[:, 0] + truth_xywh[:, 2] * 2, truth_xywh[:, 1] + truth_xywh[:, 3] * 2
+
+    def overlap(index: np.ndarray, others: np.ndarray, least: float) -> np.ndarray:
+        x, y = keypoints[index, :, 0], keypoints[index, :, 1]
+        dx, dy = x - truth[others, :, 0], y - truth[others, :, 1]
+        bare = np.flatnonzero(nums[others] == 0)
+        if len(bare):
+            box = others[bare, None]
+            for d, place, low, high in ((dx, x, x0, x1), (dy, y, y0, y1)):
+                here = place[bare]
+                d[bare] = np.maximum(0, low[box] - here) + np.maximum(0, here - high[box])
+        errors = (dx**2 + dy**2) / variances / (truth_areas[others] + np.spacing(1))[:, None] / 2
+        terms = np.exp(-errors)
+        overlaps = np.zeros(len(index))
+        for num in np.unique(nums[others]):  # as many terms in a row as COCO sums, for sums depend on their order
+            rows = np.flatnonzero(nums[others] == num)
+            chosen = terms[rows]
+            if 0 < num < chosen.shape[1]:
+                chosen = chosen[visible[others[rows]]].reshape(len(rows), num)
+            overlaps[rows] = chosen.sum(1) / chosen.shape[1]
+        return overlaps
+
+    return overlap
