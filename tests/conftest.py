@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline import params as schema
 from pipeline.params import Params
+from pipeline.reporting import gallery
 
 HOSTILE = "<script>alert('x')</script> | `tick` & \"quote\""
 
@@ -67,6 +68,19 @@ def run_entry(model: str, dataset: str, inputs: str, evaluation: schema.Section,
         prediction=schema.Prediction(split="test", batch_size=8),
         evaluation=evaluation,
     )
+
+
+def gallery_items() -> list[gallery.Item]:
+    """A bird that was found and one that was not; a hostile answer; an image without anything."""
+    image = np.full((60, 80, 3), 128, np.uint8)
+    found = gallery.Mark("bird", "found", [10, 10, 40, 40])
+    right = gallery.Mark("bird", "right", [11, 10, 40, 41], 0.9)
+    wrong = gallery.Mark(HOSTILE, "background", [50, 5, 70, 30], 0.35)
+    return [
+        gallery.Item("both", image, [found], [right, wrong]),
+        gallery.Item("missed", image, [gallery.Mark("bird", "missed", [0, 0, 9, 9])], []),
+        gallery.Item("empty", image),
+    ]
 
 
 def classification_scores(top1: float) -> dict[str, object]:
@@ -157,6 +171,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         curve(Path(f"reports/runs/{name}/training.csv"), 8, ("val_score",))
         picture(Path(f"reports/runs/{name}/pictures/confusion.png"), 420, 480)
         picture(Path(f"reports/runs/{name}/pictures/predictions.png"), 400, 1200)
+    write(Path("reports/runs/fcos_scenes/gallery.json"), gallery.content(gallery_items(), {"bird": "#ff0000"}))
     generators = {}
     for name, fid in (("vae_digits", 61.4), ("ddpm_digits", 28.75)):
         generators[name] = schema.Generator(
@@ -208,7 +223,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         defaults=schema.Defaults(device="cpu", precision="float32", threads=1, seed=0, training={}),
         tracking=schema.Tracking(uri="sqlite:///mlflow.db", experiment="pipeline", required=False, timeout=2),
         datasets={
-            name: schema.Dataset(source=name, inputs="requirements.lock", options={}) for name in ("digits", "openmoji_icons", "openmoji_scenes")
+            name: schema.Dataset(source=name, inputs="requirements.lock", options={})
+            for name in ("digits", "openmoji_icons", "openmoji_scenes")
         },
         augmentations={
             "digits_moved": schema.Augmentation(

@@ -68,6 +68,8 @@ class Trained:
         per_class: rows of metrics.json's per_class.
         protocol: (what, value) pairs that say how the scores were computed.
         training: the columns of training.csv, epoch first; NaN where a cell is empty.
+        intervals: low and high end of scores that have them.
+        gallery: of gallery.json, or None where the run has none.
     """
 
     name: str
@@ -81,6 +83,8 @@ class Trained:
     training: dict[str, list[float]]
     pictures: list[Picture]
     folder: Path
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    gallery: dict[str, Any] | None = None
 
     @property
     def kind(self) -> Kind:
@@ -263,6 +267,8 @@ def _read_trained(name: str, entry: Run | Generator, folder: Path) -> Trained:
         training=read_training(folder / "training.csv"),
         pictures=read_pictures(folder / "pictures"),
         folder=folder,
+        intervals={name: (low, high) for name, low, high in metrics.get("intervals") or []},
+        gallery=read_json(folder / "gallery.json") if (folder / "gallery.json").is_file() else None,
     )
 
 

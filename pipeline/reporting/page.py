@@ -1,8 +1,10 @@
-"""Renders reports/ as one self-contained page: pictures inline, no script, no address outside."""
+"""Renders reports/ as one self-contained page: pictures and script inline, no address outside."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +26,21 @@ def render(contents: Contents) -> str:
     """The HTML of the report; the same string for the same contents."""
     from markupsafe import Markup
 
+    css, js = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode("ascii")
     return (
         environment()
         .get_template("page.html.j2")
-        .render(contents=contents, css=Markup((HERE / "page.css").read_text(encoding="utf-8")))
+        .render(contents=contents, css=css, js=js, js_hash=Markup(f"sha256-{digest}"))
     )
+
+
+def embedded(content: Any) -> Any:
+    """JSON inside a script element: no text of it can end the element or open a comment."""
+    from markupsafe import Markup
+
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
 @cache
@@ -45,6 +57,7 @@ def environment() -> Environment:
         best=best,
         charts=charts,
         data_uri=lambda picture: data_uri(picture.bytes()),
+        embedded=embedded,
         entry_rows=entry_rows,
         score=score,
         score_names=score_names,

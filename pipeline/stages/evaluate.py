@@ -16,6 +16,7 @@ from pipeline import paths
 from pipeline.data.store import Store
 from pipeline.errors import PipelineError
 from pipeline.params import Generator, Params, Run
+from pipeline.reporting import gallery
 from pipeline.reporting.verdicts import Predictions, Verdict, digest
 from pipeline.structures import SPLITS
 
@@ -149,4 +150,7 @@ def _write(folder: Path, verdict: Verdict) -> None:
         verdict.draw(temporary)
     with paths.written_whole(folder / "per_image.parquet") as temporary:
         pq.write_table(verdict.per_image, temporary, compression="zstd")
+    if verdict.show is not None:
+        items, colours = verdict.show()
+        paths.write_json(folder / "gallery.json", gallery.content(items, colours))
     paths.write_json(folder / "metrics.json", verdict.to_json())

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.metrics import bootstrap
+from pipeline.reporting.gallery import Item
 from pipeline.structures import DatasetInfo
 
 
@@ -29,6 +30,7 @@ class Verdict:
         draw: writes pictures into a folder.
         intervals: name, low and high end of the figures that the images leave uncertain.
         tables: further results by name, each a list of rows.
+        show: images for the gallery of the report page, with the colour of each class; None for none.
     """
 
     metrics: dict[str, float | None]
@@ -38,6 +40,7 @@ class Verdict:
     draw: Callable[[Path], None]
     intervals: list[tuple[str, float, float]] = field(default_factory=list)
     tables: dict[str, list[list[Any]]] = field(default_factory=dict)
+    show: Callable[[], tuple[list[Item], dict[str, str]]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of metrics.json, to six digits: the last ones of float64 differ between machines."""
