@@ -1,9 +1,18 @@
-"""Batches of tensors from a split of a store."""
+"""Batches of tensors from a split of a store, made by threads while the model works on earlier ones.
+
+Threads rather than processes: decoders, NumPy and torch release the interpreter's lock, the memory-mapped files are
+shared as they are, and nothing goes through /dev/shm. A batch depends on its images alone, never on the threads.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +23,8 @@ from pipeline.errors import PipelineError
 from pipeline.structures import Batch, Sample
 
 CACHE_BYTES = 2**30
+MAX_WORKERS = 8  # more only wait for the interpreter's lock
+AHEAD = 2  # batches that wait, besides those that the workers are making
 
 
 class Loader:
@@ -23,12 +34,25 @@ class Loader:
         split: the images.
         batch_size: B; the last batch of an epoch may be smaller.
         image_size: height and width that every image is stretched to.
+        workers: threads; None: as many as torch leaves cores, at least one and at most MAX_WORKERS.
+        pin_memory: whether batches lie in memory from which a GPU copies by itself; None: where there is a GPU.
     """
 
-    def __init__(self, split: Split, batch_size: int, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        image_size: tuple[int, int],
+        *,
+        workers: int | None = None,
+        pin_memory: bool | None = None,
+    ) -> None:
         self.split = split
         self.batch_size = batch_size
         self.image_size = image_size
+        left = len(os.sched_getaffinity(0)) - torch.get_num_threads()
+        self.workers = workers or min(MAX_WORKERS, max(1, left))
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         num_bytes = len(split) * image_size[0] * image_size[1] * (split.info.channels + 1)
         self._cache: dict[int, Sample] | None = {} if num_bytes <= CACHE_BYTES else None
 
@@ -40,17 +64,45 @@ class Loader:
 
         Args:
             order: [N] positions in the split; as stored when None.
+
+        Raises:
+            PipelineError: an image cannot be read; names it.
         """
         positions = np.arange(len(self.split)) if order is None else order
-        for start in range(0, len(positions), self.batch_size):
-            yield collate([self._sample(int(i)) for i in positions[start : start + self.batch_size]], self.image_size)
+        starts = iter(range(0, len(positions), self.batch_size))
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
+        under_way: deque[Future[Batch]] = deque()
+        try:
+            while True:
+                while len(under_way) < self.workers + AHEAD and (start := next(starts, None)) is not None:
+                    under_way.append(pool.submit(self._batch, positions[start : start + self.batch_size]))
+                if not under_way:
+                    return
+                yield under_way.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _batch(self, positions: np.ndarray) -> Batch:
+        batch = collate([self._sample(int(position)) for position in positions], self.image_size)
+        return _pinned(batch) if self.pin_memory else batch
 
     def _sample(self, index: int) -> Sample:
-        if self._cache is None:
-            return self.split.read(index)
-        if index not in self._cache:
-            self._cache[index] = self.split.read(index)
-        return self._cache[index]
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        try:
+            sample = self.split.read(index)
+        except PipelineError:
+            raise
+        except Exception as error:  # whatever a decoder says of this image
+            name = self.split.table.column("file_name")[index].as_py()
+            raise PipelineError(
+                f"dataset {self.split.info.name} image {index} {name}: cannot be read "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); fix: make the dataset anew, "
+                "dvc repro --force its stage"
+            ) from error
+        if self._cache is not None:
+            self._cache[index] = sample
+        return sample
 
 
 def common_size(split: Split, wanted: int | None) -> tuple[int, int]:
@@ -72,9 +124,7 @@ def common_size(split: Split, wanted: int | None) -> tuple[int, int]:
 def collate(samples: list[Sample], image_size: tuple[int, int]) -> Batch:
     """Samples as one batch; images, boxes and label maps are stretched alike."""
     batch = Batch(
-        images=torch.stack([_image(s.image, image_size) for s in samples]).contiguous(
-            memory_format=torch.channels_last
-        ),
+        images=_images([s.image for s in samples], image_size),
         image_ids=[s.image_id for s in samples],
         sizes=[(s.image.shape[0], s.image.shape[1]) for s in samples],
     )
@@ -90,13 +140,31 @@ def collate(samples: list[Sample], image_size: tuple[int, int]) -> Batch:
     return batch
 
 
-def _image(image: np.ndarray, size: tuple[int, int]) -> Tensor:
-    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
-    if pixels.shape[1:] != size:
-        pixels = torch.nn.functional.interpolate(
-            pixels[None], size, mode="bilinear", align_corners=False, antialias=True
-        )[0]
-    return pixels
+def _images(images: list[np.ndarray], size: tuple[int, int]) -> Tensor:
+    """[B, C, H, W] float32 in 0..1, stretched to the size; channels lie last in memory."""
+    # NumPy where it can: torch would split these few pixels over all its threads, which wait for one another
+    pixels = np.empty((len(images), *size, images[0].shape[2]), np.float32)
+    for place, image in zip(pixels, images, strict=True):
+        if image.shape[:2] == size:
+            np.divide(image, np.float32(255), out=place)
+        else:
+            whole = torch.from_numpy(np.divide(image, np.float32(255))).permute(2, 0, 1)[None]
+            stretched = torch.nn.functional.interpolate(
+                whole, size, mode="bilinear", align_corners=False, antialias=True
+            )
+            place[:] = stretched[0].permute(1, 2, 0).numpy()
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def _pinned(batch: Batch) -> Batch:
+    """The batch in page-locked memory."""
+
+    def pin(value: Any) -> Any:
+        if isinstance(value, list):
+            return [pin(item) for item in value]
+        return value.pin_memory() if isinstance(value, Tensor) else value
+
+    return replace(batch, **{name: pin(value) for name, value in vars(batch).items()})
 
 
 def _label_map(label_map: np.ndarray, size: tuple[int, int]) -> Tensor:
