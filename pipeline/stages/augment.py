@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.data.statistics import statistics
 from pipeline.data.store import Split, Store, to_row, writing
 from pipeline.params import Params
 from pipeline.progress import progress
+from pipeline.structures import DatasetInfo, Sample
 
 
 def run(params: Params, name: str) -> None:
@@ -95,7 +97,7 @@ def write_report(folder: Path, report: Path, num_originals: int) -> None:
             original = previews.caption(samples[-1], store.info, "labels") or "original"
             captions.append(f"copy {number}" if number else original)
     columns = columns // (1 + shown) * (1 + shown)
-    drawings = {"preview": previews.truth}
+    drawings: dict[str, Callable[[Sample, DatasetInfo], np.ndarray]] = {"preview": previews.truth}
     for kind in ("semantic", "panoptic", "keypoints"):
         if kind in store.info.tasks:
             drawings[f"preview_{kind}"] = previews.DRAWINGS[kind]
