@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +118,67 @@ def test_a_batch_moves_whole():
     tensors = [moved.images, moved.labels, moved.semantic, *moved.boxes, *moved.box_labels]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert (moved.image_ids, moved.sizes) == (["i5"], [(2, 4)])
+
+
+def test_batches_are_the_same_whatever_the_number_of_workers(split, monkeypatch):
+    order = np.array([6, 2, 0, 5, 1, 3, 4])
+    for cache_bytes in (loader_module.CACHE_BYTES, 10):
+        monkeypatch.setattr(loader_module, "CACHE_BYTES", cache_bytes)
+        one, four = (list(Loader(split, 2, (3, 5), workers=workers).batches(order)) for workers in (1, 4))
+        assert [batch.image_ids for batch in four] == [["i6", "i2"], ["i0", "i5"], ["i1", "i3"], ["i4"]]
+        for a, b in zip(one, four, strict=True):
+            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.semantic, b.semantic)
+            assert all(torch.equal(x, y) for x, y in zip(a.boxes, b.boxes, strict=True))
+
+
+def test_images_lie_in_memory_with_channels_last():
+    images = collate([Sample("a", "", np.zeros((4, 6, 3), np.uint8))] * 2, (4, 6)).images
+    assert images.stride() == (72, 1, 18, 3)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_fault_of_a_decoder_names_the_image(split, monkeypatch, workers):
+    read = split.read
+
+    def fails_at_four(index):
+        if index == 4:
+            raise OSError("image file is truncated\n(3 bytes not processed)")
+        return read(index)
+
+    monkeypatch.setattr(split, "read", fails_at_four)
+    batches = Loader(split, 2, (2, 4), workers=workers).batches()
+    assert [next(batches).image_ids for _ in range(2)] == [["i0", "i1"], ["i2", "i3"]]
+    with pytest.raises(
+        PipelineError, match=r"dataset toy image 4 .*truncated \(3 bytes not processed\).*fix: "
+    ) as caught:
+        next(batches)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reader_that_stops_early_leaves_no_thread(split):
+    batches = Loader(split, 1, (2, 4), workers=3).batches()
+    next(batches)
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+
+
+def test_few_batches_are_made_ahead(split, monkeypatch):
+    monkeypatch.setattr(loader_module, "CACHE_BYTES", 10)
+    reads = []
+    read = split.read
+    monkeypatch.setattr(split, "read", lambda index: reads.append(index) or read(index))
+    batches = Loader(split, 1, (2, 4), workers=1).batches()
+    next(batches)
+    batches.close()
+    assert len(reads) <= 1 + loader_module.AHEAD
+
+
+@pytest.mark.gpu
+def test_batches_are_pinned_beside_a_gpu(split):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    batch = next(Loader(split, 2, (2, 4)).batches())
+    assert all(tensor.is_pinned() for tensor in (batch.images, batch.labels, batch.semantic, *batch.boxes))
+    assert torch.equal(batch.to("cuda").images.cpu(), batch.images)
