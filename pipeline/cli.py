@@ -137,6 +137,28 @@ def _merge_lock(
         typer.echo(f"dvc.lock: changed on both sides, run anew by dvc repro: {', '.join(dropped)}", err=True)
 
 
+@app.command("score", help="Score predictions in files of COCO, VOC or YOLO, label maps or tables against the truth.")
+def _score(
+    truth: Annotated[Path, typer.Option(help="A file or folder of truth.")],
+    predictions: Annotated[Path, typer.Option(help="A file or folder of predictions.")],
+    task: Annotated[
+        str, typer.Option(help="detection, instance, keypoints, semantic, panoptic, classification or captions.")
+    ],
+    form: Annotated[
+        str | None, typer.Option("--format", help="coco, voc or yolo; without it, as the truth looks.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder of images.")] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="A file that names the classes: YOLO's data.yaml, or one name in each line.")
+    ] = None,
+    one_based: Annotated[bool, typer.Option(help="VOC: pixels count from 1, as in the devkit's own files.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write metrics.json, per_image.parquet and pictures here.")] = None,
+) -> None:
+    from pipeline.reporting.scoring import command
+
+    command.run(truth, predictions, task, form=form, images=images, classes=classes, one_based=one_based, out=out)
+
+
 def _names() -> list[str]:
     """Of all commands."""
     return [str(command.name) for command in app.registered_commands]

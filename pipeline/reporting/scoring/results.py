@@ -1,0 +1,341 @@
+"""Predictions in other tools' files: COCO's results, YOLO's text rows, the VOC devkit's lists, each value checked."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from pipeline.data.formats.coco import Id
+from pipeline.data.formats.json_file import BOM, NOT_FINITE, explain
+from pipeline.errors import PipelineError, did_you_mean
+
+Kind = Literal["boxes", "masks", "keypoints"]
+
+NEEDED = {"boxes": "bbox", "masks": "segmentation", "keypoints": "keypoints"}
+"""What each entry of a COCO result must have; a box is taken from the mask or the keypoints where there is none."""
+
+
+@dataclass
+class Found:
+    """The detections of one image, as their file has them.
+
+    Attributes:
+        boxes_xywh: N lists of left, top, width, height in pixels, as COCO has them.
+        scores: N numbers, finite.
+        labels: N class indices.
+        masks: N run-length dicts, or empty.
+        keypoints: N lists of x, y, score, or empty.
+    """
+
+    boxes_xywh: list[list[float]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    masks: list[dict[str, Any]] = field(default_factory=list)
+    keypoints: list[list[float]] = field(default_factory=list)
+
+
+class RunLength(msgspec.Struct):
+    """A mask as COCO's results have it."""
+
+    size: tuple[int, int]
+    counts: str | list[int]
+
+
+class Entry(msgspec.Struct):
+    """One detection of a COCO result; https://cocodataset.org/#format-results."""
+
+    image_id: Id
+    category_id: Id
+    score: float
+    bbox: list[float] | None = None
+    segmentation: RunLength | list[list[float]] | None = None
+    keypoints: list[float] | None = None
+
+
+class Sentence(msgspec.Struct):
+    """One caption of a COCO result."""
+
+    image_id: Id
+    caption: str
+
+
+def entries(path: Path, kind: type[Any], what: str) -> list[Any]:
+    """The entries of a JSON list, of the declared type.
+
+    Args:
+        path: the file.
+        kind: a msgspec struct.
+        what: what the entries are, for messages.
+
+    Raises:
+        PipelineError: no JSON list, or an entry that is wrong; names its number.
+    """
+    data = _bytes(path)
+    try:
+        found: list[Any] = msgspec.json.decode(data, type=list[kind])  # type: ignore[valid-type]
+        return found
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        fault = error
+    try:
+        # quoted, so that the entry that is NaN can be named
+        raw = msgspec.json.decode(NOT_FINITE.sub(rb'"\1"', data), type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise PipelineError(_not_a_list(path, data, fault, what)) from None
+    for index, text in enumerate(raw):
+        try:
+            msgspec.json.decode(text, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            at = re.search(r"\$\.(\w+)", str(error))
+            value = msgspec.json.decode(text) if not isinstance(error, RecursionError) else None
+            shown = f" ({value.get(at[1])!r})" if at and isinstance(value, dict) else ""
+            raise PipelineError(
+                f"{path.name}#{index} {explain(error)}{_short(shown)}; fix: correct or remove this entry"
+            ) from None
+    raise PipelineError(f"{path.name}: {explain(fault)}; fix: export the file anew")
+
+
+def read_coco(
+    path: Path, kind: Kind, *, image_ids: Mapping[Id, str], labels: Mapping[Id, int], num_keypoints: int = 0
+) -> dict[str, Found]:
+    """The detections of a COCO result by image.
+
+    Args:
+        path: a JSON list of {image_id, category_id, score} and bbox [x, y, width, height], segmentation or keypoints.
+        kind: what is scored.
+        image_ids: name of each image by its id in the truth.
+        labels: class index by category id.
+        num_keypoints: P.
+
+    Raises:
+        PipelineError: an entry is wrong or of an image or category that the truth does not have.
+    """
+    result: dict[str, Found] = {}
+    needed = NEEDED[kind]
+    for index, entry in enumerate(entries(path, Entry, "results")):
+        place = f"{path.name}#{index}"
+        image = image_ids.get(entry.image_id)
+        if image is None:
+            raise PipelineError(f"{place} image_id: {_unknown(entry.image_id, image_ids, 'image')}")
+        label = labels.get(entry.category_id)
+        if label is None:
+            raise PipelineError(f"{place} category_id: {_unknown(entry.category_id, labels, 'category')}")
+        if getattr(entry, needed) is None:
+            raise PipelineError(f"{place} {needed}: missing; fix: export {kind}, or score another --task")
+        found = result.setdefault(image, Found())
+        found.scores.append(_finite(place, "score", [entry.score], 1)[0])
+        found.labels.append(label)
+        if kind == "masks":
+            found.masks.append(_mask(place, entry.segmentation))
+        if kind == "keypoints":
+            found.keypoints.append(_finite(place, "keypoints", entry.keypoints or [], 3 * num_keypoints))
+        if entry.bbox is not None:
+            x, y, width, height = _finite(place, "bbox", entry.bbox, 4)
+            if width < 0 or height < 0:
+                raise PipelineError(f"{place} bbox: a negative side ({entry.bbox}); fix: write x, y, width, height")
+            found.boxes_xywh.append([x, y, width, height])
+        else:
+            found.boxes_xywh.append(_around(found))
+    return result
+
+
+def read_yolo(folder: Path, *, sizes: Mapping[str, tuple[int, int]], numbers: Mapping[int, int]) -> dict[str, Found]:
+    """The detections of YOLO's text rows: class, centre x, centre y, width, height in shares of the image, score.
+
+    Args:
+        folder: a text file for each image that shows something, named after it.
+        sizes: height and width of each image by its name without suffix.
+        numbers: class index by class number.
+
+    Raises:
+        PipelineError: a row is wrong, or a file is of no image.
+    """
+    result: dict[str, Found] = {}
+    for path in _text_files(folder):
+        key = path.relative_to(folder).with_suffix("").as_posix()
+        if key not in sizes:
+            raise PipelineError(f"{path.name}: no image {key!r} in the truth; fix: give predictions of the same images")
+        height, width = sizes[key]
+        found = result.setdefault(key, Found())
+        for place, fields in _rows(path):
+            if len(fields) != 6:
+                hint = " (no score)" if len(fields) == 5 else ""
+                raise PipelineError(f"{place}: {len(fields)} columns{hint}; fix: write class, x, y, w, h, score")
+            values = _numbers(place, fields[1:], ("x", "y", "w", "h", "score"))
+            if max(values[:4]) > 2 or min(values[2:4]) < 0:
+                raise PipelineError(f"{place} box: not shares of the image ({fields[1:5]}); fix: divide by its sides")
+            label = numbers.get(int(fields[0])) if fields[0].isdecimal() else None
+            if label is None:
+                raise PipelineError(f"{place} class: {_unknown(fields[0], {str(n): 0 for n in numbers}, 'class')}")
+            x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
+            found.boxes_xywh.append([x - w / 2, y - h / 2, w, h])
+            found.scores.append(values[4])
+            found.labels.append(label)
+    return result
+
+
+def read_voc(folder: Path, *, image_ids: set[str], classes: Mapping[str, int], one_based: bool) -> dict[str, Found]:
+    """The detections of the VOC devkit's lists: a file for each class, in each row image, score, x1, y1, x2, y2.
+
+    Args:
+        folder: files `[comp3_det_test_]CLASS.txt`.
+        image_ids: of the truth.
+        classes: index by name.
+        one_based: whether pixels count from 1 and the last one belongs to the box.
+
+    Raises:
+        PipelineError: a row is wrong, or of an image or class that the truth does not have.
+    """
+    result: dict[str, Found] = {}
+    for path in _text_files(folder):
+        name = next((name for name in classes if path.stem == name or path.stem.endswith(f"_{name}")), None)
+        if name is None:
+            raise PipelineError(f"{path.name}: named after no class; {did_you_mean(path.stem, classes)}")
+        for place, fields in _rows(path):
+            if len(fields) != 6:
+                raise PipelineError(f"{place}: {len(fields)} columns; fix: write image, score, x1, y1, x2, y2")
+            if fields[0] not in image_ids:
+                raise PipelineError(f"{place} image: {_unknown(fields[0], dict.fromkeys(image_ids), 'image')}")
+            score, *box = _numbers(place, fields[1:], ("score", "x1", "y1", "x2", "y2"))
+            if one_based:
+                box = [box[0] - 1, box[1] - 1, box[2], box[3]]
+            if box[2] < box[0] or box[3] < box[1]:
+                raise PipelineError(f"{place} box: its corners are swapped ({fields[2:]}); fix: write x1, y1, x2, y2")
+            found = result.setdefault(fields[0], Found())
+            found.boxes_xywh.append([box[0], box[1], box[2] - box[0], box[3] - box[1]])
+            found.scores.append(score)
+            found.labels.append(classes[name])
+    return result
+
+
+def read_captions(path: Path, image_ids: Mapping[Id, str]) -> dict[str, str]:
+    """The caption of each image in a COCO result.
+
+    Raises:
+        PipelineError: an entry is wrong, of no image of the truth, or the second of its image.
+    """
+    result: dict[str, str] = {}
+    for index, entry in enumerate(entries(path, Sentence, "captions")):
+        image = image_ids.get(entry.image_id)
+        if image is None:
+            raise PipelineError(f"{path.name}#{index} image_id: {_unknown(entry.image_id, image_ids, 'image')}")
+        if image in result:
+            raise PipelineError(f"{path.name}#{index} image_id: {entry.image_id!r} has a caption; fix: keep one")
+        result[image] = entry.caption
+    return result
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise PipelineError(f"{path.name}: no such file; fix: name the file of predictions") from None
+    except IsADirectoryError:
+        raise PipelineError(f"{path.name}: a folder, not a file; fix: name a JSON file, or another --format") from None
+    return data.removeprefix(BOM)
+
+
+def _not_a_list(path: Path, data: bytes, error: Exception, what: str) -> str:
+    text = data.lstrip()
+    if not text:
+        return f"{path.name}: an empty file; fix: write [] where nothing was found"
+    lines = [line for line in text.splitlines()[:3] if line.strip()]
+    try:
+        objects = [msgspec.json.decode(line) for line in lines]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        objects = []
+    if len(objects) > 1 and all(isinstance(item, dict) for item in objects):
+        return f"{path.name}: JSON lines, not one list; fix: write the {what} as one list [...]"
+    if text.startswith(b"{"):
+        return f"{path.name}: an object, not a list; fix: give the list of {what}, as COCO's results are"
+    return f"{path.name}: {explain(error)}; fix: give the list of {what}, as COCO's results are"
+
+
+def _unknown(value: Id, known: Mapping[Any, Any], what: str) -> str:
+    """What to say of an id that the truth does not have."""
+    other: Id | None = int(value) if isinstance(value, str) and value.isdecimal() else None
+    other = str(value) if isinstance(value, int) else other
+    if other is not None and other in known:
+        kind = "text" if isinstance(value, str) else "a number"
+        return f"{value!r} is {kind}, the truth has {other!r}; fix: write it as the truth does"
+    have = ", ".join(repr(key) for key in sorted(known, key=str)[:5]) + (", ..." if len(known) > 5 else "")
+    return f"no {what} {value!r} in the truth (it has {have or 'none'}); fix: score against the truth of the same split"
+
+
+def _finite(place: str, key: str, values: list[float], count: int) -> list[float]:
+    if len(values) != count:
+        raise PipelineError(f"{place} {key}: {len(values)} numbers where {count} belong ({_short(str(values))})")
+    for value in values:
+        if not math.isfinite(value):
+            raise PipelineError(f"{place} {key}: not finite ({value}); fix: correct or remove this entry")
+    return [float(value) for value in values]
+
+
+def _mask(place: str, segmentation: RunLength | list[list[float]] | None) -> dict[str, Any]:
+    """A checked compressed run-length code; what is shorter than its mask would read beyond its memory."""
+    from pipeline.ops import masks as mask_ops
+
+    if not isinstance(segmentation, RunLength):
+        raise PipelineError(f"{place} segmentation: polygons; fix: encode results as run lengths, as COCO does")
+    height, width = segmentation.size
+    counts = segmentation.counts
+    runs = mask_ops.runs_of(counts.encode("ascii", "replace")) if isinstance(counts, str) else counts
+    if runs is None or min(runs, default=0) < 0 or sum(runs) != height * width:
+        covered = "not a run-length code" if runs is None or min(runs, default=0) < 0 else f"{sum(runs)} pixels"
+        raise PipelineError(
+            f"{place} segmentation: {covered}, the mask is {height} x {width}; fix: encode the mask of the whole image"
+        )
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts.encode("ascii")}
+    return mask_ops.from_runs(counts, height, width)
+
+
+def _around(found: Found) -> list[float]:
+    """The box of the last detection, which came without one: around its mask or keypoints."""
+    from pipeline.ops import masks as mask_ops
+
+    if found.masks:
+        x1, y1, x2, y2 = mask_ops.box_of(found.masks[-1])
+    else:
+        points = np.array(found.keypoints[-1]).reshape(-1, 3)[:, :2]
+        (x1, y1), (x2, y2) = points.min(0).tolist(), points.max(0).tolist()
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _text_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise PipelineError(f"{folder.name}: no folder; fix: name the folder of text files with predictions")
+    return sorted(folder.rglob("*.txt"))
+
+
+def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Place and fields of each row that holds any."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise PipelineError(f"{path.name}: not UTF-8; fix: save the file as UTF-8") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if fields := line.split():
+            yield f"{path.name}:{number}", fields
+
+
+def _numbers(place: str, fields: list[str], names: tuple[str, ...]) -> list[float]:
+    values = []
+    for name, text in zip(names, fields, strict=True):
+        try:
+            values.append(float(text))
+        except ValueError:
+            raise PipelineError(f"{place} {name}: not a number ({text!r}); fix: correct or remove this row") from None
+        if not math.isfinite(values[-1]):
+            raise PipelineError(f"{place} {name}: not finite ({text}); fix: correct or remove this row")
+    return values
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

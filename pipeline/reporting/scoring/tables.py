@@ -1,0 +1,109 @@
+"""Classes and captions of images: CSV tables and COCO's captions, brought to the verdicts of these tasks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data.formats import csv as tables
+from pipeline.data.formats.class_list import read_classes
+from pipeline.data.records import Record
+from pipeline.errors import PipelineError, did_you_mean
+from pipeline.params import ClassificationEvaluation
+from pipeline.reporting.scoring import sets
+from pipeline.reporting.verdicts import Verdict
+
+TOP_K = 5
+SUM_ERROR = 1e-3
+
+
+def classification(truth: Path, predictions: Path, classes: Path | None, images: Path | None) -> Verdict:
+    """Judges a table of classes or of class scores against a table of true classes.
+
+    Args:
+        truth: CSV with a column for the file and one for the class.
+        predictions: CSV with a column for the file and either one for each class, of its scores, or one for the class.
+        classes: names of the classes in their order; None: those of the truth, sorted.
+        images: folder that the files are in, for pictures.
+
+    Raises:
+        PipelineError: a table is wrong, or an image has no prediction or more than one.
+    """
+    from pipeline.reporting.verdicts.classification import judge
+
+    names = list(read_classes(classes, classes.name).values()) if classes is not None else None
+    source = tables.read(truth.parent, split="test", annotations=truth.name, classes=names)
+    labels: dict[str, int] = {}
+    for item in source.records:
+        if not isinstance(item, Record):
+            raise PipelineError(str(item))
+        if item.label is None:
+            raise PipelineError(f"{truth.name}#{item.file_name} class: missing; fix: write it")
+        labels[item.file_name] = item.label
+    scores, probabilities = _scores(predictions, source.info.classes)
+    in_order = sets.in_order(predictions.name, scores, list(labels))
+    split = sets.split(
+        sets.info(["classification"], source.info.classes),
+        {"image_id": list(labels), "label": list(labels.values())},
+        [images / name if images is not None else None for name in labels],
+        [None] * len(labels),
+    )
+    columns = {"image_id": list(labels), "scores": pa.array(in_order, pa.list_(pa.float32()))}
+    found = sets.predictions(predictions.name, columns, {"probabilities": probabilities})
+    return judge(found, split, ClassificationEvaluation(top_k=TOP_K))
+
+
+def _scores(path: Path, classes: Sequence[str]) -> tuple[dict[str, list[float]], bool]:
+    """The scores [K] of each image, and whether they are probabilities; a class alone is a score of 1."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise PipelineError(f"{path.name}: not readable ({error.strerror}); fix: name a CSV file") from None
+    except UnicodeDecodeError:
+        raise PipelineError(f"{path.name}: not UTF-8; fix: save the file as UTF-8") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    header = list(reader.fieldnames or [])
+    file = next((name for name in header if name.strip().lower() in tables.NAMES["file"]), None)
+    if file is None:
+        raise PipelineError(f"{path.name}: no column for the image ({', '.join(header)}); fix: call one `file`")
+    label = next((name for name in header if name.strip().lower() in tables.NAMES["class"]), None)
+    missing = [name for name in classes if name not in header]
+    if label is None and missing:
+        raise PipelineError(
+            f"{path.name}: neither a column `class` nor one for the class {missing[0]!r}; "
+            f"{did_you_mean(missing[0], header)}"
+        )
+    found: dict[str, list[float]] = {}
+    for row in reader:
+        place, key = f"{path.name}:{reader.line_num}", row[file]
+        if None in row or None in row.values():
+            raise PipelineError(f"{place}: another number of columns than the header's; fix: correct the row")
+        if key in found:
+            raise PipelineError(f"{place} {file}: {key!r} stands there twice; fix: keep one")
+        if not missing:
+            found[key] = [_number(f"{place} {name}", row[name]) for name in classes]
+        elif label is not None and row[label] in classes:
+            found[key] = [float(name == row[label]) for name in classes]
+        else:
+            raise PipelineError(
+                f"{place} {label}: no class {row[str(label)]!r}; {did_you_mean(row[str(label)], classes)}"
+            )
+    matrix = np.array(list(found.values())).reshape(-1, len(classes))
+    sums_to_one = bool((matrix >= 0).all() and (np.abs(matrix.sum(1) - 1) <= SUM_ERROR).all())
+    return found, not missing and sums_to_one
+
+
+def _number(place: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise PipelineError(f"{place}: not a number ({text!r}); fix: correct the row") from None
+    if not math.isfinite(value):
+        raise PipelineError(f"{place}: not finite ({text}); fix: correct the row")
+    return value
