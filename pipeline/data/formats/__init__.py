@@ -60,12 +60,23 @@ class Source:
         records: in an order that depends on the files alone; may be gone through more than once.
         num_records: how many records there are if none is faulty.
         semantic_values: the class index of each raw value of the label maps; None: they are class indices.
+        has_splits: whether the files themselves say which split each image is in.
     """
 
     info: DatasetInfo
     records: Records
     num_records: int
     semantic_values: dict[int, int] | None = None
+    has_splits: bool = False
+
+
+Places = dict[str, str]
+"""Where the parts of one split are, relative to the dataset's folder, by the names that a reader gives them."""
+
+WHOLE = ""
+"""The key of the places of a dataset that is not divided into splits."""
+
+SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
 @dataclass(frozen=True)
@@ -115,3 +126,8 @@ def image_files(folder: Path, root: Path) -> dict[str, Path]:
     if not found:
         raise PipelineError(f"{shown(folder, root)}: holds no image; fix: put {', '.join(IMAGE_SUFFIXES)} files there")
     return found
+
+
+def first_folder(root: Path, *names: str) -> str | None:
+    """The first of some folders that is there."""
+    return next((name for name in names if (root / name).is_dir()), None)

@@ -13,7 +13,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from pipeline.data.formats import Fault, Repeatable, Source, is_inside, plain_info, shown
+from pipeline.data.formats import (
+    SPELLINGS,
+    Fault,
+    Places,
+    Repeatable,
+    Source,
+    first_folder,
+    is_inside,
+    plain_info,
+    shown,
+)
 from pipeline.data.formats.exporting import FileNames, left_out, put
 from pipeline.data.formats.json_file import decode, explain, top_level
 from pipeline.data.records import RawObject, Record
@@ -157,6 +167,31 @@ class File:
     ) -> Fault:
         """A fault of an annotation of this file."""
         return Fault(kind, split, self.name, index, what, fix)
+
+
+def layout(root: Path) -> dict[str, Places]:
+    """Where COCO's own files, this package's exports and Roboflow's keep the splits; empty where nothing is found."""
+    found: dict[str, Places] = {}
+    for split, spellings in SPELLINGS.items():
+        for spelling in spellings:
+            if (root / spelling / "_annotations.coco.json").is_file():
+                found[split] = {"annotations": f"{spelling}/_annotations.coco.json", "images": spelling}
+            tags = sorted(
+                {path.stem.partition("_")[2] for path in root.glob(f"annotations/instances_{spelling}*.json")}
+            )
+            images = first_folder(root, *tags, *(f"images/{tag}" for tag in tags))
+            if len(tags) == 1 and images is not None:
+                found[split] = {"annotations": f"annotations/instances_{tags[0]}.json", "images": images}
+                for role, name in (
+                    ("keypoints", "person_keypoints"),
+                    ("captions", "captions"),
+                    ("panoptic", "panoptic"),
+                ):
+                    if (root / f"annotations/{name}_{tags[0]}.json").is_file():
+                        found[split][role] = f"annotations/{name}_{tags[0]}.json"
+                if "panoptic" in found[split]:
+                    found[split]["maps"] = f"annotations/panoptic_{tags[0]}"
+    return found
 
 
 def read(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.formats import Action, Fault, Repeatable, Source, is_inside, plain_info, shown
+from pipeline.data.formats import WHOLE, Action, Fault, Places, Repeatable, Source, is_inside, plain_info, shown
 from pipeline.data.formats.exporting import FileNames, kinds_of, left_out, put
 from pipeline.data.records import RawObject, Record
 from pipeline.data.store import Store
@@ -44,6 +44,13 @@ DROPPED_IMAGE: Action = "dropped image"
 Row = tuple[int, Mapping[str, str]]
 
 
+def layout(root: Path) -> dict[str, Places]:
+    """annotations.csv or else the only table there is; empty where it is not plain which one."""
+    names = [path.name for path in sorted(root.glob("*.csv"))]
+    name = "annotations.csv" if "annotations.csv" in names else names[0] if len(names) == 1 else None
+    return {} if name is None else {WHOLE: {"annotations": name}}
+
+
 def read(
     root: Path,
     *,
@@ -57,7 +64,7 @@ def read(
 
     Args:
         root: the dataset's folder; the other places are relative to it.
-        split: train, val or test; None: as the column `split` says.
+        split: train, val or test; None: as the column `split` says, or train without one.
         annotations: the table, separated by commas, semicolons or tabs, with a header.
         images: the folder that the column `file` is relative to.
         columns: what the table calls a column of `NAMES`, where it is none of the names there.
@@ -70,16 +77,15 @@ def read(
         PipelineError: the table cannot be read as a whole: its encoding, its header, a row of other length.
     """
     table = Table(root, annotations, columns or {})
-    if split is None and "split" not in table.columns:
-        raise PipelineError(f"{table.name}: no column `split`; fix: add one, or give `shares` or `splits`")
+    has_splits = split is None and "split" in table.columns
     has_boxes = "xmin" in table.columns
     if classes is None:
         classes = sorted({row["class"] for _, row in table.rows if row.get("class")})
-    reader = _Reader(table, split, root / images, classes, has_boxes)
+    reader = _Reader(table, None if has_splits else split or "train", root / images, classes, has_boxes)
     tasks = ["detection"] if has_boxes else ["classification"] if "class" in table.columns else []
     tasks += ["captions"] if "caption" in table.columns else []
     tasks += ["regression"] if "target" in table.columns else []
-    return Source(plain_info(tasks, classes), Repeatable(reader.records), len(reader.by_file))
+    return Source(plain_info(tasks, classes), Repeatable(reader.records), len(reader.by_file), has_splits=has_splits)
 
 
 class Table:

@@ -5,11 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.data.formats import IMAGE_SUFFIXES, Fault, Repeatable, Source, is_inside, plain_info, shown
+from pipeline.data.formats import (
+    IMAGE_SUFFIXES,
+    SPELLINGS,
+    WHOLE,
+    Fault,
+    Places,
+    Repeatable,
+    Source,
+    first_folder,
+    is_inside,
+    plain_info,
+    shown,
+)
 from pipeline.data.formats.exporting import FileNames, kinds_of, left_out, put
 from pipeline.data.records import Record
 from pipeline.data.store import Store
 from pipeline.errors import PipelineError, did_you_mean
+
+
+def layout(root: Path) -> dict[str, Places]:
+    """A folder for each split with those of the classes in it, or the folders of the classes themselves."""
+    found = ((split, first_folder(root, *spellings)) for split, spellings in SPELLINGS.items())
+    divided: dict[str, Places] = {split: {"images": folder} for split, folder in found if folder is not None}
+    return divided or {WHOLE: {"images": "."}}
 
 
 def read(root: Path, *, split: str, images: str | Path = ".", classes: Sequence[str] | None = None) -> Source:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.formats import Fault, Repeatable, Source, image_files, plain_info, shown
+from pipeline.data.formats import SPELLINGS, WHOLE, Fault, Places, Repeatable, Source, image_files, plain_info, shown
 from pipeline.data.formats.exporting import FileNames, kinds_of, left_out, put
 from pipeline.data.images import decode_values
 from pipeline.data.instance_maps import majority, objects_of
@@ -19,6 +19,20 @@ from pipeline.data.store import Store
 from pipeline.errors import PipelineError, did_you_mean
 from pipeline.ops import masks as mask_ops
 from pipeline.structures import IGNORE
+
+
+def layout(root: Path) -> dict[str, Places]:
+    """`images`, `masks` and `instances`, each with a folder for each split or without; empty where nothing is found."""
+
+    def beside(tail: str) -> Places:
+        return {role: f"{role}{tail}" for role in ("images", "masks", "instances") if (root / f"{role}{tail}").is_dir()}
+
+    divided: dict[str, Places] = {}
+    for split, spellings in SPELLINGS.items():
+        spelling = next((name for name in spellings if (root / "images" / name).is_dir()), None)
+        if spelling is not None:
+            divided[split] = beside(f"/{spelling}")
+    return divided or ({WHOLE: beside("")} if (root / "images").is_dir() else {})
 
 
 def read(

@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.data.formats import Action, Fault, Repeatable, Source, image_files, is_inside, plain_info, shown
+from pipeline.data.formats import (
+    WHOLE,
+    Action,
+    Fault,
+    Places,
+    Repeatable,
+    Source,
+    first_folder,
+    image_files,
+    is_inside,
+    plain_info,
+    shown,
+)
 from pipeline.data.formats.exporting import FileNames, left_out, put
 from pipeline.data.formats.xml_file import parse, text_of
 from pipeline.data.images import decode_values
@@ -21,13 +33,27 @@ from pipeline.data.records import RawObject, Record
 from pipeline.data.store import Store, decode_image
 from pipeline.errors import PipelineError, did_you_mean
 from pipeline.ops import masks as mask_ops
-from pipeline.structures import IGNORE
+from pipeline.structures import IGNORE, SPLITS
 
 if TYPE_CHECKING:
     from xml.etree import ElementTree
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 BACKGROUND = "background"
+
+
+def layout(root: Path) -> dict[str, Places]:
+    """VOC's folders, divided by the lists in ImageSets/Main where they are there; maps only where each folder is."""
+    if not (root / "Annotations").is_dir():
+        return {}
+    common = {"annotations": "Annotations"}
+    images = first_folder(root, "JPEGImages", "images", "Images")
+    maps = {"semantic": "SegmentationClass", "instances": "SegmentationObject"}
+    common |= {role: name for role, name in maps.items() if (root / name).is_dir()}
+    common |= {"images": images} if images is not None else {}
+    lists = {split: f"ImageSets/Main/{split}.txt" for split in SPLITS}
+    divided = {split: common | {"image_set": name} for split, name in lists.items() if (root / name).is_file()}
+    return divided or {WHOLE: common}
 
 
 def read(

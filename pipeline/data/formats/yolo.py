@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.data import images as image_bytes
-from pipeline.data.formats import Fault, Repeatable, Source, image_files, plain_info, shown
+from pipeline.data.formats import (
+    SPELLINGS,
+    WHOLE,
+    Fault,
+    Places,
+    Repeatable,
+    Source,
+    first_folder,
+    image_files,
+    plain_info,
+    shown,
+)
 from pipeline.data.formats.class_list import read_yaml
 from pipeline.data.formats.exporting import FileNames, kinds_of, left_out, put
 from pipeline.data.formats.polygons import joined, rings
@@ -29,7 +40,28 @@ HEADER_BYTES = 65536
 EDGE = 1e-6  # what rounding to six decimals may put beyond 1
 
 
-def places(root: Path, config: str) -> dict[str, dict[str, str]]:
+def config_of(root: Path) -> str | None:
+    """The YAML file that names the classes and splits, or None where it is not plain which one that is."""
+    names = [path.name for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")])]
+    usual = [name for name in names if name.partition(".")[0] in ("data", "dataset", "config")]
+    return usual[0] if usual else names[0] if len(names) == 1 else None
+
+
+def layout(root: Path) -> dict[str, Places]:
+    """The folders that the YAML file names, or `images/<split>`, or `images`; empty where nothing is found."""
+    config = config_of(root)
+    if config is not None and set(SPLITS) & read_yaml(root / config, config).keys():
+        return places(root, config)
+    divided: dict[str, Places] = {}
+    for split, spellings in SPELLINGS.items():
+        folders = (place for name in spellings for place in (f"images/{name}", f"{name}/images"))
+        images = first_folder(root, *folders)
+        if images is not None:
+            divided[split] = {"images": images}
+    return divided or ({WHOLE: {"images": "images"}} if (root / "images").is_dir() else {})
+
+
+def places(root: Path, config: str) -> dict[str, Places]:
     """The folders of images of each split that a data.yaml names, relative to the dataset's folder.
 
     Raises:
