@@ -88,6 +88,7 @@ def panoptic_ids(image_id):
     values[:4] = 0  # void
     (x, y, width, height), _ = person(image_id)
     values[y : y + height, x : x + width] = 300 + image_id
+    values[20:, 20:] = 5  # a crowd
     return values
 
 
@@ -99,6 +100,7 @@ def panoptic(ids):
             "segments_info": [
                 {"id": 70000, "category_id": 200, "area": 1, "bbox": [0, 0, 1, 1], "iscrowd": 0},
                 {"id": 300 + i, "category_id": 1, "area": 80, "bbox": person(i)[0], "iscrowd": 0},
+                {"id": 5, "category_id": 2, "area": 48, "bbox": [20, 20, 12, 4], "iscrowd": 1},
             ],
         }
         for i in ids
@@ -183,7 +185,8 @@ def test_all_kinds_of_truth_meet_in_one_store(prepare):
         [[0, 0, 0]] * 3,  # a bicycle has none
     ]
     assert sample.captions == ["Caption 0 of 139.", "Caption 1 of 139."]
-    assert np.array_equal(sample.segments.ids, panoptic_ids(139))
+    original = panoptic_ids(139)
+    assert np.array_equal(sample.segments.ids, np.where(original == 5, 0, original))  # a crowd is void
     found = dict(zip(sample.segments.segment_ids.tolist(), sample.segments.labels.tolist(), strict=True))
     assert found == {70000: 4, 439: 0}
 
