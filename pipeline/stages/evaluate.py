@@ -81,6 +81,7 @@ def _read_predictions(entry: Run, name: str, image_ids: list[str]) -> Prediction
 
 def _judge_samples(entry: Generator, name: str) -> Verdict:
     from pipeline.data import features as feature_files
+    from pipeline.metrics import generative as metrics
     from pipeline.reporting.verdicts import generative
 
     folder, fix = paths.samples(name), f"dvc repro --force sample@{name}"
@@ -104,15 +105,18 @@ def _judge_samples(entry: Generator, name: str) -> Verdict:
     store = Store(paths.inputs(entry.inputs))
     known = feature_files.read(place, reference)
     others = next((s for s in reversed(SPLITS) if s in store.info.counts and s != reference), None)
+    other = feature_files.read(place, others) if others else None
     real = generative.Real(
         split=store.split(reference),
         image_ids=known.image_ids,
         features=known.features,
-        others=feature_files.read(place, others).features if others else known.features[:0],
+        others=other.features if other else known.features[:0],
+        other_ids=other.image_ids if other else [],
         others_split=others or "no split",
     )
     verdict = generative.judge(samples, real, name)
     _introduce(verdict, entry, reference, known.image_ids)
+    verdict.add_intervals(metrics.resampled, groups=None)
     return verdict
 
 

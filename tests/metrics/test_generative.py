@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from pipeline.metrics import generative
+from pipeline.metrics import bootstrap, generative
 
 
 def normal(num, num_features, seed, shift=0.0, scale=1.0):
@@ -87,19 +87,108 @@ def test_kid_repeats_with_its_seed_and_differs_with_another():
     assert one != other
 
 
-def test_nearest_finds_a_copied_image_at_distance_zero():
-    reference = normal(50, 6, 0, shift=100.0)
-    features = np.concatenate([normal(10, 6, 1, shift=100.0), reference[[7]]])
-    indices, distances = generative.nearest(features=features, reference=reference)
-    slow = np.linalg.norm(features[:, None] - reference[None], axis=2)
-    assert indices.tolist() == slow.argmin(1).tolist()
-    assert distances == pytest.approx(slow.min(1), abs=1e-9)
-    assert (indices[-1], distances[-1]) == (7, 0.0)
+def weighted_fid(rows, weights, reference):
+    """By definition, of rows that count by weights; the covariance by N / (N - 1) as if there were N rows."""
+    num, mean = len(rows), weights @ rows / weights.sum()
+    covariance = (rows - mean).T * weights / weights.sum() @ (rows - mean) * num / (num - 1)
+    others = np.cov(reference, rowvar=False)
+    root = linalg.sqrtm(covariance @ others).real
+    return np.sum((mean - reference.mean(0)) ** 2) + np.trace(covariance + others - 2 * root)
+
+
+@pytest.mark.parametrize("num", [40, 9])
+def test_parts_of_fid_are_its_slopes_in_the_weights(num):
+    rows, reference = normal(num, 4, 0, scale=1.5), normal(50, 4, 1, shift=0.4)
+    parts = generative.fid_parts(features=rows, reference=reference)
+    assert parts.mean() == pytest.approx(generative.fid(features=rows, reference=reference), rel=1e-12)
+    for index in (0, num - 1):
+        step = np.zeros(num)
+        step[index] = 1e-4
+        slope = (weighted_fid(rows, 1 + step, reference) - weighted_fid(rows, 1 - step, reference)) / 2e-4
+        assert (parts[index] - parts.mean()) / num == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def test_parts_of_fid_with_fewer_rows_than_features_are_those_of_a_rotated_space():
+    rows, reference = normal(12, 3, 0), normal(30, 3, 1, shift=1.0, scale=0.5)
+    basis = np.linalg.qr(normal(40, 3, 2))[0]
+    expected = generative.fid_parts(features=rows, reference=reference)
+    parts = generative.fid_parts(features=rows @ basis.T, reference=reference @ basis.T)
+    assert parts == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+def test_parts_of_kid_are_its_slopes_in_the_weights():
+    rows, reference = normal(20, 3, 0, shift=0.5), normal(30, 3, 1)
+    parts = generative.kid_parts(features=rows, reference=reference)
+    assert parts.mean() == pytest.approx(generative.kid(features=rows, reference=reference)[0], rel=1e-12)
+    within, between = generative.cubic_kernel(rows, rows), generative.cubic_kernel(rows, reference)
+    np.fill_diagonal(within, 0)
+
+    def weighted(weights):
+        pairs = np.outer(weights, weights)
+        np.fill_diagonal(pairs, 0)
+        return (pairs * within).sum() / pairs.sum() - 2 * (weights @ between.mean(1)) / weights.sum()
+
+    for index in (0, 13):
+        step = np.zeros(20)
+        step[index] = 1e-4
+        slope = (weighted(1 + step) - weighted(1 - step)) / 2e-4
+        # a pair that is no pair with itself bends the slope by 1 / N of it
+        assert (parts[index] - parts.mean()) / 20 == pytest.approx(slope, rel=0.1, abs=2e-3)
+
+
+def test_the_interval_of_fid_holds_what_other_samples_would_give():
+    rng = np.random.default_rng(0)
+    reference = normal(400, 3, 1)
+    drawn = [rng.normal(0.3, 1.2, (150, 3)) for _ in range(60)]
+    distances = [generative.fid(features=rows, reference=reference) for rows in drawn]
+    inside = 0
+    for rows in drawn:
+        parts = generative.fid_parts(features=rows, reference=reference)
+        low, high = bootstrap.interval(bootstrap.weights(150, num_resamples=200) @ parts / 150)
+        inside += low <= np.mean(distances) <= high
+    assert 0.85 <= inside / 60 <= 1
+
+
+def a_table(num_features=4, num=40):
+    sets = {
+        "features": normal(num, num_features, 0, shift=0.2),
+        "noise": normal(num, num_features, 1, shift=3.0),
+        "real": normal(30, num_features, 2),
+        "reference": normal(60, num_features, 3),
+    }
+    return sets, generative.per_image(**sets)
+
+
+def test_resampled_with_weights_of_one_equals_the_metrics():
+    sets, table = a_table()
+    result = generative.resampled(table, np.ones((3, table.num_rows), np.uint16))
+    figures = generative.metrics(**sets)
+    assert list(result) == list(figures) == list(generative.METRICS)
+    for name, value in figures.items():
+        assert result[name] == pytest.approx([value] * 3, rel=1e-12), name
+    assert figures["fid"] == pytest.approx(fid_by_definition(sets["features"], sets["reference"]), rel=1e-9)
+    assert figures["fid_real"] == pytest.approx(fid_by_definition(sets["real"], sets["reference"]), rel=1e-9)
+    distance, _ = generative.kid(features=sets["noise"], reference=sets["reference"])
+    assert figures["kid_noise"] == pytest.approx(distance, rel=1e-12)
+
+
+def test_a_resample_of_samples_equals_the_evaluation_of_its_duplicates():
+    sets, table = a_table()
+    weights = bootstrap.weights(40, num_resamples=5)
+    rest = np.ones((5, table.num_rows - 40), np.uint16)
+    result = generative.resampled(table, np.hstack([weights, rest]))
+    for index, row in enumerate(weights):
+        copies = sets["features"][np.repeat(np.arange(40), row)]
+        expected = generative.metrics(**(sets | {"features": copies}))
+        for name in ("precision", "density", "memorised"):  # of the real images' reach, which stays
+            assert result[name][index] == pytest.approx(expected[name], rel=1e-12), name
+        for name in ("fid_noise", "fid_real", "kid_noise", "memorised_real"):
+            assert result[name][index] == pytest.approx(expected[name], rel=1e-12), name
 
 
 def test_too_few_rows_are_undefined():
     rows, one, none = normal(5, 3, 0), normal(1, 3, 1), normal(0, 3, 2)
     assert generative.fid(features=one, reference=rows) is None
     assert generative.kid(features=normal(3, 3, 1), reference=rows) == (None, None)
-    assert generative.nearest(features=none, reference=rows)[1].tolist() == []
+    assert generative.fid_parts(features=one, reference=rows) is None
     assert generative.metrics(features=none, noise=none, real=none, reference=rows) == dict.fromkeys(generative.METRICS)

@@ -226,7 +226,16 @@ def test_a_generator_is_judged_against_noise_and_real_images(params):
     reference = feature_files.read(paths.features("space"), "train").features
     samples = np.random.default_rng(0).normal(0, 1, (20, 6)).astype(np.float32)
     slow = np.linalg.norm(samples[:, None] - reference[None], axis=2)
-    assert [row["nearest_distance"] for row in rows] == pytest.approx(slow.min(1).tolist(), rel=1e-5)
+    distances = [row["nearest_distance"] for row in rows if row["kind"] == "sample"]
+    assert distances == pytest.approx(slow.min(1).tolist(), rel=1e-5)
+    kinds = ["sample"] * 20 + ["noise"] * 20 + ["real"] * NUM + ["reference"] * 30
+    assert [row["kind"] for row in rows] == kinds
+    # what each sample adds: the mean of these is the figure, so that two runs can be resampled without features
+    assert np.mean([row["fid"] for row in rows[:20]]) == pytest.approx(metrics["fid"], rel=1e-5)
+    assert np.mean([row["recalled"] for row in rows[-30:]]) == pytest.approx(metrics["recall"], rel=1e-5)
+    intervals = {name: (low, high) for name, low, high in metrics["intervals"]}
+    assert set(intervals) == set(metric_table("generative"))
+    assert intervals["fid"][0] < metrics["fid"] < intervals["fid"][1]
 
 
 @pytest.mark.parametrize("name", [*MODELS, "dreams"])

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.data.store import Split, decode_image
 from pipeline.metrics import generative as metrics
+from pipeline.metrics import neighbours
 from pipeline.reporting import plots
 from pipeline.reporting.verdicts import Verdict
 from pipeline.visualise import draw
@@ -42,6 +43,7 @@ class Real:
         image_ids: of the rows of `features`.
         features: [M, D], the reference.
         others: [*, D], real images outside of the reference.
+        other_ids: of the rows of `others`.
         others_split: which ones these are.
     """
 
@@ -49,13 +51,15 @@ class Real:
     image_ids: list[str]
     features: np.ndarray
     others: np.ndarray
+    other_ids: list[str]
     others_split: str
 
 
 def judge(samples: Samples, real: Real, name: str) -> Verdict:
     """Judges samples against real images in a feature space."""
-    figures = metrics.metrics(features=samples.features, noise=samples.noise, real=real.others, reference=real.features)
-    nearest, distance = metrics.nearest(features=samples.features, reference=real.features)
+    table = metrics.per_image(features=samples.features, noise=samples.noise, real=real.others, reference=real.features)
+    figures = metrics.figures(table)
+    nearest, distance = neighbours.nearest(features=samples.features, reference=real.features)
 
     def draw_pictures(folder: Path) -> None:
         compared = {"samples": "", "other real images": "_real", "noise": "_noise"}
@@ -67,28 +71,43 @@ def judge(samples: Samples, real: Real, name: str) -> Verdict:
         _draw_samples(folder / "samples.png", samples, real, nearest, name)
 
     space = samples.space
-    sizes = [metrics.kid_subset_size(len(rows), len(real.features)) for rows in (samples.features, samples.noise)]
+    size = metrics.kid_subset_size(len(samples.features), len(real.features))
+    reach = "strictly within reach"
     return Verdict(
         metrics=figures,
         per_class=[],
         protocol=[
             ("features", f"{space['backbone']}, weights {space['weights']}, images of {space['image_size']} pixels"),
+            ("resize", "antialiased bicubic of 8-bit pixels, stretched to a square"),
             ("dimension", int(samples.features.shape[1])),
             ("num_samples", len(samples.features)),
             ("num_noise", len(samples.noise)),
             ("num_other_real", f"{len(real.others)} of {real.others_split}"),
             ("fid", "exact in float64, biased upwards by small numbers; only comparable in this feature space"),
-            ("kid", f"{metrics.NUM_SUBSETS} random subsets of {sizes[0]}, kernel (x.y / D + 1)^3, unbiased"),
-            ("per_image", "Euclidean distance of each sample to its nearest reference image"),
+            ("kid", f"{metrics.NUM_SUBSETS} random subsets of {size}, kernel (x.y / D + 1)^3, unbiased"),
+            ("precision and recall", f"Kynkaanniemi et al. 2019, k = {neighbours.PRECISION_NEIGHBOURS}, {reach}"),
+            ("density and coverage", f"Naeem et al. 2020, k = {neighbours.DENSITY_NEIGHBOURS}, {reach}"),
+            ("memorised", "nearer to a reference image than its nearest reference image: 1 - authenticity, Alaa 2022"),
+            ("resampled", "samples and real images; fid and kid to first order, the reach of every image as it is"),
+            ("per_image", "what each adds to a figure; Euclidean distance of samples to their nearest reference image"),
         ],
-        per_image=pa.table(
-            {
-                "image_id": [f"sample_{index:05d}" for index in range(len(samples.features))],
-                "nearest_distance": distance.astype(np.float32),
-                "nearest_image_id": [real.image_ids[index] for index in nearest],
-            }
-        ),
+        per_image=_per_image(table, samples, real, nearest, distance),
         draw=draw_pictures,
+    )
+
+
+def _per_image(table: pa.Table, samples: Samples, real: Real, nearest: np.ndarray, distance: np.ndarray) -> pa.Table:
+    """The rows of the figures with names, and with the nearest real image of each sample."""
+    made = {"sample": len(samples.features), "noise": len(samples.noise)}
+    names = [f"{kind}_{index:05d}" for kind, num in made.items() for index in range(num)]
+    rest = table.num_rows - len(distance)
+    return pa.table(
+        {
+            "image_id": [*names, *real.other_ids, *real.image_ids],
+            "nearest_distance": pa.array([*distance.tolist(), *[None] * rest], pa.float32()),
+            "nearest_image_id": pa.array([*(real.image_ids[i] for i in nearest), *[None] * rest], pa.string()),
+            **{name: table.column(name) for name in table.column_names},
+        }
     )
 
 
