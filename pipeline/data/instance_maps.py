@@ -19,6 +19,7 @@ def objects_of(ids: np.ndarray, labels: Mapping[int, int], crowds: Collection[in
         crowds: those of the numbers that stand for several objects at once.
     """
     present = set(np.unique(ids).tolist())
+    ids = np.asfortranarray(ids)  # run lengths go down the columns: turned once, not for each object
     return [
         RawObject(label=labels[number], mask=mask_ops.encode(ids == number), iscrowd=number in crowds, index=number)
         for number in sorted(labels)
