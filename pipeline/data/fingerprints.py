@@ -24,4 +24,4 @@ def of(image: Image) -> np.ndarray:
 
 def save(folder: Path, by_split: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Writes the fingerprints of a store: [N, SIDE * SIDE] of all its images, splits in alphabetical order."""
-    np.save(folder / FILE, np.stack([one for name in sorted(by_split) for one in by_split[name]]))
+    np.save(folder / FILE, np.concatenate([one for name in sorted(by_split) for one in by_split[name]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import time
@@ -40,47 +41,67 @@ def ordered_map(
     Raises:
         PipelineError: a process was killed or crashed; names the item that it worked on.
     """
+    for _, results in block_map(functools.partial(_each, function), items, chunk, name):
+        yield from results
+
+
+def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+def block_map(
+    function: Callable[[list[Item]], Result],
+    items: Iterable[Item],
+    chunk: int = 16,
+    name: Callable[[Item], str] = str,
+) -> Iterator[tuple[list[Item], Result]]:
+    """Each chunk of items in a row with the `function` of it, handed out as `ordered_map` does.
+
+    How many make up a chunk depends on how fast the machine is; no output may depend on it.
+    """
     items = iter(items)
     cores = len(os.sched_getaffinity(0))
     first = list(islice(items, chunk * cores))
     workers = min(cores, (len(first) + chunk - 1) // chunk)
-    if workers <= 1:
-        yield from map(function, chain(first, items))
-        return
     items = chain(first, items)
     del first
+    if workers <= 1:
+        while part := list(islice(items, chunk)):
+            yield part, function(part)
+        return
     # Fresh interpreters: forking a process whose libraries have started threads can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        under_way: deque[tuple[list[Item], Future[tuple[list[Result], float]]]] = deque()
+        under_way: deque[tuple[list[Item], Future[tuple[Result, float]]]] = deque()
         try:
             while True:
                 while len(under_way) < AHEAD * workers and (part := list(islice(items, chunk))):
-                    under_way.append((part, pool.submit(_run, function, part)))
+                    under_way.append((part, pool.submit(_timed, function, part)))
                 if not under_way:
                     return
-                results, seconds = under_way[0][1].result()
+                result, seconds = under_way[0][1].result()
                 part, _ = under_way.popleft()
-                chunk = max(1, min(MAX_CHUNK, 2 * chunk, round(len(part) * CHUNK_SECONDS / max(seconds, 1e-6))))
-                yield from results
+                fitting = round(len(part) * CHUNK_SECONDS / max(seconds, 1e-6))
+                chunk = max(1, min(MAX_CHUNK, 2 * len(part), fitting))
+                yield part, result
         except BrokenProcessPool:
             raise _crash(function, [item for part, _ in under_way for item in part], name) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _run(function: Callable[[Item], Result], items: list[Item]) -> tuple[list[Result], float]:
+def _timed(function: Callable[[list[Item]], Result], items: list[Item]) -> tuple[Result, float]:
     start = time.perf_counter()
-    return [function(item) for item in items], time.perf_counter() - start
+    return function(items), time.perf_counter() - start
 
 
-def _crash(function: Callable[[Item], Result], items: list[Item], name: Callable[[Item], str]) -> PipelineError:
+def _crash(function: Callable[[list[Item]], Result], items: list[Item], name: Callable[[Item], str]) -> PipelineError:
     """Tries the items that were under way one by one, in a process that may die, to find which it was."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         for item in items:
             try:
-                pool.submit(function, item).result()
+                pool.submit(function, [item]).result()
             except BrokenProcessPool:
                 return PipelineError(
                     f"{name(item)}: the process that worked on it crashed; fix: remove or replace this item"

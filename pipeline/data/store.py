@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.data import images
 from pipeline.data.pool import ordered_map
@@ -51,6 +52,7 @@ COLUMNS = {
     "segments": pa.list_(SEGMENT),
     "captions": pa.list_(pa.string()),
     "target": pa.float32(),
+    "features": pa.list_(pa.float32()),
     "group": pa.string(),
 }
 
@@ -140,91 +142,147 @@ def _object_row(sample: Sample, index: int) -> dict[str, Any]:
     return row
 
 
+class _SplitWriter:
+    """Writes the rows of one split; record batches and shards are cut by rows and bytes alone, however they come."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.folder, self.split = folder, split
+        self.num_rows = 0
+        self.columns: set[str] = set()
+        self._rows: list[dict[str, Any]] = []
+        self._row_bytes = 0
+        self._batches: list[pa.RecordBatch] = []
+        self._batch_rows = self._batch_bytes = 0
+        self._file: pa.ipc.RecordBatchFileWriter | None = None
+        self._num_shards = self._shard_bytes = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        self._row_bytes += len(row["image"])
+        if len(self._rows) >= ROWS_PER_BATCH or self._row_bytes >= MAX_BATCH_BYTES:
+            self._pack()
+
+    def add_batch(self, batch: pa.RecordBatch) -> None:
+        self._pack()
+        self._take(batch)
+
+    def close(self) -> None:
+        self._pack()
+        self._flush()
+        if self._file is not None:
+            self._file.close()
+
+    def _pack(self) -> None:
+        if self._rows:
+            self._take(to_batch(self._rows))
+            self._rows, self._row_bytes = [], 0
+
+    def _take(self, batch: pa.RecordBatch) -> None:
+        self.num_rows += batch.num_rows
+        ends = np.cumsum(pc.binary_length(batch.column("image")).to_numpy(), dtype=np.int64)
+        start = taken = 0
+        while start < batch.num_rows:
+            by_bytes = int(np.searchsorted(ends, taken + MAX_BATCH_BYTES - self._batch_bytes)) + 1
+            end = min(batch.num_rows, start + ROWS_PER_BATCH - self._batch_rows, by_bytes)
+            self._batches.append(batch.slice(start, end - start))
+            self._batch_rows += end - start
+            self._batch_bytes += int(ends[end - 1]) - taken
+            start, taken = end, int(ends[end - 1])
+            if self._batch_rows >= ROWS_PER_BATCH or self._batch_bytes >= MAX_BATCH_BYTES:
+                self._flush()
+
+    def _flush(self) -> None:
+        if not self._batches:
+            return
+        new = {name for batch in self._batches for name in batch.schema.names} - self.columns
+        self.columns |= new
+        schema = _schema(self.columns)
+        batch = pa.concat_batches([_widened(one, schema) for one in self._batches])
+        self._batches, self._batch_rows, self._batch_bytes = [], 0, 0
+        if self._file is not None and (new or self._shard_bytes + batch.nbytes > MAX_SHARD_BYTES):
+            self._file.close()
+            self._file = None
+        if self._file is None:
+            self._file = pa.ipc.new_file(str(self.folder / f"{self.split}-{self._num_shards:05d}.arrow"), schema)
+            self._num_shards += 1
+            self._shard_bytes = 0
+        self._file.write_batch(batch)
+        self._shard_bytes += batch.nbytes
+
+
 class StoreWriter:
-    """Writes rows to the shards of a store; made by `writing`."""
+    """Writes rows to the shards of a store; made by `writing`.
+
+    Attributes:
+        folder: where the shards are until the store is whole.
+        moments: `images.moments` over the train split, by whoever has decoded its images anyway; None: measured at the
+            end.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.counts: dict[str, int] = {}
-        self.sizes: dict[tuple[int, int], None] = {}
         self.moments: np.ndarray | None = None
-        self.num_measured = 0
-        self._pending: dict[str, list[dict[str, Any]]] = {}
-        self._pending_bytes: dict[str, int] = {}
-        self._files: dict[str, pa.ipc.RecordBatchFileWriter] = {}
-        self._columns: dict[str, set[str]] = {}
-        self._shards: dict[str, int] = {}
-        self._bytes: dict[str, int] = {}
+        self._splits: dict[str, _SplitWriter] = {}
 
-    def add(self, split: str, row: dict[str, Any], moments: np.ndarray | None = None) -> None:
-        """Appends a row.
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows of each split, once the writer is closed."""
+        return {name: self._splits[name].num_rows for name in sorted(self._splits)}
 
-        Args:
-            split: train, val or test.
-            row: as `to_row` makes it.
-            moments: `images.moments` of its image, by whoever has decoded it anyway.
-        """
-        self.counts[split] = self.counts.get(split, 0) + 1
-        if split == "train":
-            self.sizes[row["height"], row["width"]] = None
-            if moments is not None:
-                self.moments = moments if self.moments is None else self.moments + moments
-                self.num_measured += 1
-        self._pending.setdefault(split, []).append(row)
-        self._pending_bytes[split] = self._pending_bytes.get(split, 0) + len(row["image"])
-        if len(self._pending[split]) >= ROWS_PER_BATCH or self._pending_bytes[split] >= MAX_BATCH_BYTES:
-            self._flush(split)
+    def add(self, split: str, row: dict[str, Any]) -> None:
+        """Appends a row made by `to_row`."""
+        self._split(split).add(row)
 
-    def _flush(self, split: str) -> None:
-        rows = self._pending[split]
-        if not rows:
-            return
-        columns = self._columns.setdefault(split, set())
-        new = {name for name in COLUMNS if any(row.get(name) is not None for row in rows)} - columns
-        columns |= new
-        schema = _schema(columns)
-        batch = pa.RecordBatch.from_pylist(rows, schema=schema)
-        is_full = self._bytes.get(split, 0) + batch.nbytes > MAX_SHARD_BYTES
-        if split in self._files and (is_full or new):
-            self._files.pop(split).close()
-        if split not in self._files:
-            shard = self._shards.get(split, -1) + 1
-            self._shards[split], self._bytes[split] = shard, 0
-            self._files[split] = pa.ipc.new_file(str(self.folder / f"{split}-{shard:05d}.arrow"), schema)
-        self._files[split].write_batch(batch)
-        self._bytes[split] += batch.nbytes
-        rows.clear()
-        self._pending_bytes[split] = 0
+    def add_batch(self, split: str, batch: pa.RecordBatch) -> None:
+        """Appends the rows of a batch made by `to_batch`."""
+        self._split(split).add_batch(batch)
+
+    def _split(self, name: str) -> _SplitWriter:
+        if name not in self._splits:
+            self._splits[name] = _SplitWriter(self.folder, name)
+        return self._splits[name]
 
     def close(self) -> None:
         """Writes what is pending and closes the shards; a column that any shard has is then in all."""
-        for split in self._pending:
-            self._flush(split)
-        for file in self._files.values():
-            file.close()
-        schema = _schema(set().union(*self._columns.values()))
+        for split in self._splits.values():
+            split.close()
+        schema = _schema({name for split in self._splits.values() for name in split.columns})
         for path in sorted(self.folder.glob("*.arrow")):
             _widen(path, schema)
+
+
+def to_batch(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+    """Rows made by `to_row` as a batch with the columns that any of them has."""
+    return pa.RecordBatch.from_pylist(rows, schema=_schema({name for row in rows for name in row}))
+
+
+def with_images(batch: pa.RecordBatch, encoded: list[bytes]) -> pa.RecordBatch:
+    """A batch made of rows without their images, with them."""
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns["image"] = pa.array(encoded, COLUMNS["image"])
+    schema = _schema(set(columns))
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _schema(columns: set[str]) -> pa.Schema:
     return pa.schema([(name, type_) for name, type_ in COLUMNS.items() if name in columns])
 
 
+def _widened(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch with all columns of `schema`, nulls in those it lacks."""
+    have = set(batch.schema.names)
+    arrays = [batch.column(f.name) if f.name in have else pa.nulls(batch.num_rows, f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
 def _widen(path: Path, schema: pa.Schema) -> None:
-    """Rewrites a shard that lacks columns of `schema`, with nulls in them."""
+    """Rewrites a shard that lacks columns of `schema`."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as shard:
         if shard.schema.equals(schema):
             return
         with written_whole(path) as temporary, pa.ipc.new_file(str(temporary), schema) as wider:
             for number in range(shard.num_record_batches):
-                batch = shard.get_batch(number)
-                have = set(batch.schema.names)
-                arrays = [
-                    batch.column(field.name) if field.name in have else pa.nulls(batch.num_rows, field.type)
-                    for field in schema
-                ]
-                wider.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+                wider.write_batch(_widened(shard.get_batch(number), schema))
 
 
 @contextmanager
@@ -238,13 +296,11 @@ def writing(folder: Path, info: DatasetInfo) -> Iterator[StoreWriter]:
         writer = StoreWriter(temporary)
         yield writer
         writer.close()
-        info.counts = dict(sorted(writer.counts.items()))
-        if not info.mean and "train" in writer.counts:
-            moments = writer.moments
-            if moments is None or writer.num_measured < writer.counts["train"]:
-                moments = _moments(temporary, info.channels)
+        info.counts = writer.counts
+        if not info.mean and "train" in info.counts:
+            moments = writer.moments if writer.moments is not None else _moments(temporary, info.channels)
             info.mean, info.std = _mean_and_std(moments)
-            info.image_size = list(next(iter(writer.sizes))) if len(writer.sizes) == 1 else None
+            info.image_size = _common_size(temporary)
         write_json(temporary / "info.json", info.to_json())
 
 
@@ -262,9 +318,13 @@ def _batch_moments(place: tuple[Path, int], *, channels: int) -> np.ndarray:
     path, number = place
     with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as shard:
         column = shard.get_batch(number).column("image")
-        return np.sum(
-            [images.moments(images.sampled(images.shown(images.opened(data.as_py()), channels))) for data in column], 0
-        )
+        return np.sum([images.moments(images.shown(images.opened(data.as_py()), channels)) for data in column], 0)
+
+
+def _common_size(folder: Path) -> list[int] | None:
+    """Height and width of the train split's images if all agree."""
+    bounds = [pc.min_max(_read_table(folder, "train").column(side)).as_py() for side in ("height", "width")]
+    return [b["min"] for b in bounds] if all(b["min"] == b["max"] for b in bounds) else None
 
 
 def _mean_and_std(moments: np.ndarray) -> tuple[list[float], list[float]]:
