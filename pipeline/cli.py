@@ -159,6 +159,19 @@ def _score(
     command.run(truth, predictions, task, form=form, images=images, classes=classes, one_based=one_based, out=out)
 
 
+@app.command("export", help="Write a dataset back as files of another tool's layout.")
+def _export(
+    name: Annotated[str, typer.Argument(help="An entry of datasets or augmentations in params.yaml.")],
+    form: Annotated[str, typer.Option("--format", help="coco, voc, yolo, imagefolder, masks or csv.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write; data/exports/NAME_FORMAT without it.")] = None,
+) -> None:
+    from pipeline.data import export
+    from pipeline.params import load
+
+    for line in export.run(load(), name, form, out):
+        typer.echo(line)
+
+
 def _names() -> list[str]:
     """Of all commands."""
     return [str(command.name) for command in app.registered_commands]

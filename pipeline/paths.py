@@ -34,6 +34,11 @@ def features(name: str) -> Path:
     return DATA / "features" / name
 
 
+def export(name: str, format: str) -> Path:
+    """Where `export` writes a dataset's files for other tools, unless told otherwise; outside git and DVC."""
+    return DATA / "exports" / f"{name}_{format}"
+
+
 def inputs(place: str) -> Path:
     """The folder that an `inputs:` entry names, such as `raw/digits` or `features/icons_lite0`."""
     return DATA / place
@@ -42,6 +47,11 @@ def inputs(place: str) -> Path:
 def checkpoint(name: str) -> Path:
     """The folder of a trained run's or generator's weights."""
     return DATA / "checkpoints" / name
+
+
+def of_seed(folder: Path, seed: int) -> Path:
+    """What belongs to a further seed of a run, inside the folder of the first."""
+    return folder / "seeds" / str(seed)
 
 
 def predictions(run: str) -> Path:

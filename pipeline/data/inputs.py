@@ -1,4 +1,4 @@
-"""What a dataset's `inputs` names, as a folder on this machine: a path, an archive, or an address that is copied first."""
+"""What a dataset's `inputs` names, as a folder on this machine: a path, an archive, or an address that is copied."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _copied(address: str, scheme: str) -> Path:
     if download.is_offline():
         raise PipelineError(f"{shown}: PIPELINE_OFFLINE is set; fix: copy it to this machine and write its path")
     try:
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]
 
         files, place = fsspec.url_to_fs(address)
     except ImportError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections import Counter
@@ -14,7 +13,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.data import splits as dealing
-from pipeline.data.formats import UNKNOWN, WHOLE, Fault, Places, Source, class_list, yolo
+from pipeline.data.formats import (
+    UNKNOWN,
+    WHOLE,
+    Fault,
+    Places,
+    Source,
+    class_list,
+    coco,
+    csv,
+    imagefolder,
+    masks,
+    panoptic,
+    voc,
+    yolo,
+)
 from pipeline.data.ingest import OnError, ingest
 from pipeline.data.inputs import folder_of, shown_address
 from pipeline.data.records import Record
@@ -26,6 +39,16 @@ Split = Literal["train", "val", "test"]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+READERS: dict[Format, ModuleType] = {
+    "coco": coco,
+    "voc": voc,
+    "yolo": yolo,
+    "imagefolder": imagefolder,
+    "csv": csv,
+    "masks": masks,
+    "panoptic": panoptic,
+}
 
 # What each format's reader takes: places, by the names of its arguments, and options of `prepare`.
 PLACES: dict[Format, tuple[str, ...]] = {
@@ -101,10 +124,10 @@ def prepare(
     where = f"params.yaml datasets.{folder.name}.options"
     given = {"things": things, "columns": columns, "one_based": one_based}
     given = {name: value for name, value in given.items() if value is not None}
-    reader = importlib.import_module(f"pipeline.data.formats.{format}")
+    reader = READERS[format]
     _check(where, format, given, shares, splits)
     root = folder_of(inputs)
-    parts = dict(splits or ({WHOLE: places} if places else reader.layout(root)))
+    parts: dict[Any, Places] = dict(splits or {}) or ({WHOLE: places} if places else reader.layout(root))
     if not parts:
         raise ParamsError(
             f"{where}: {shown_address(inputs)} is not laid out as {format} data mostly are; "
@@ -223,9 +246,8 @@ def _info(
         info.tasks += ["keypoints"] if "keypoints" not in info.tasks else []
     for index, pair in enumerate(skeleton or []):
         if not all(0 <= end < len(info.keypoints) for end in pair):
-            raise ParamsError(
-                f"{where}.skeleton.{index}: should be two of the keypoints 0 to {len(info.keypoints) - 1} ({list(pair)})"
-            )
+            last = len(info.keypoints) - 1
+            raise ParamsError(f"{where}.skeleton.{index}: should be two of the keypoints 0 to {last} ({list(pair)})")
     if skeleton is not None:
         info.skeleton = [list(pair) for pair in skeleton]
     return info

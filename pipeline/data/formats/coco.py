@@ -172,25 +172,20 @@ class File:
 def layout(root: Path) -> dict[str, Places]:
     """Where COCO's own files, this package's exports and Roboflow's keep the splits; empty where nothing is found."""
     found: dict[str, Places] = {}
+    folder = "annotations"
+    files = {"keypoints": "person_keypoints", "captions": "captions", "panoptic": "panoptic"}
     for split, spellings in SPELLINGS.items():
         for spelling in spellings:
             if (root / spelling / "_annotations.coco.json").is_file():
                 found[split] = {"annotations": f"{spelling}/_annotations.coco.json", "images": spelling}
-            tags = sorted(
-                {path.stem.partition("_")[2] for path in root.glob(f"annotations/instances_{spelling}*.json")}
-            )
+            tags = [path.stem.removeprefix("instances_") for path in root.glob(f"{folder}/instances_{spelling}*.json")]
             images = first_folder(root, *tags, *(f"images/{tag}" for tag in tags))
             if len(tags) == 1 and images is not None:
-                found[split] = {"annotations": f"annotations/instances_{tags[0]}.json", "images": images}
-                for role, name in (
-                    ("keypoints", "person_keypoints"),
-                    ("captions", "captions"),
-                    ("panoptic", "panoptic"),
-                ):
-                    if (root / f"annotations/{name}_{tags[0]}.json").is_file():
-                        found[split][role] = f"annotations/{name}_{tags[0]}.json"
+                found[split] = {"annotations": f"{folder}/instances_{tags[0]}.json", "images": images}
+                names = {role: f"{folder}/{name}_{tags[0]}.json" for role, name in files.items()}
+                found[split] |= {role: name for role, name in names.items() if (root / name).is_file()}
                 if "panoptic" in found[split]:
-                    found[split]["maps"] = f"annotations/panoptic_{tags[0]}"
+                    found[split]["maps"] = f"{folder}/panoptic_{tags[0]}"
     return found
 
 
