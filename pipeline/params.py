@@ -63,6 +63,8 @@ class Training(Section):
         ema_decay: decay per step of the averaged weights; 0 keeps no average.
         backbone_lr_factor: learning rate of a pretrained backbone as a share of `lr`.
         image_size: side that images are stretched to; None where all images share one size.
+        seeds: the run is trained once with each; the first one's answers are reported, the others say how far its
+            scores depend on chance. Empty: `defaults.seed` alone.
     """
 
     epochs: Count
@@ -78,6 +80,7 @@ class Training(Section):
     backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     image_size: Annotated[int, Field(ge=1, le=8192)] | None = None
     online: Online = Online()
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = []
 
 
 class Defaults(Section):
@@ -158,12 +161,19 @@ class ClassificationEvaluation(Section):
 
 
 class DetectionEvaluation(Section):
-    """What is kept of the raw boxes; `iou_threshold` is of suppression within a class."""
+    """What is kept of the raw boxes.
+
+    Attributes:
+        iou_threshold: of suppression: the overlap from which a better box suppresses, weakens or absorbs another.
+        max_detections: of an image, the best of all classes.
+        suppression: greedy or by DIoU within a class, greedy over all classes (agnostic), soft, or weighted box fusion.
+    """
 
     score_threshold: Share
     iou_threshold: Share
     max_detections: Count
     engine: Literal["native", "pycocotools"] = "native"
+    suppression: Literal["greedy", "agnostic", "soft_linear", "soft_gaussian", "diou", "fusion"] = "greedy"
 
 
 class SegmentationEvaluation(Section):

@@ -43,7 +43,8 @@ class ErrorTypes:
     Attributes:
         ap: average precision as it is, 0..1, mean over the classes with truth; None without truth.
         counts: number of each of `KINDS`.
-        gains: by kind and by `SPECIAL`, how far AP would rise if these errors alone were mended; None without truth.
+        gains: by kind and by `SPECIAL`, how far AP would rise if these errors alone were mended; None without
+            truth, or where mending leaves neither truth nor detections.
         of_detections: per image [N] int64, position in `KINDS`, or `RIGHT`, or `IGNORED` (on a crowd, or beyond the
             most that count).
         missed: per image [M] bool, truths that count as missed; fewer than those not found.
@@ -186,12 +187,12 @@ def _gains(points: _Points) -> dict[str, float | None]:
         after[name] = _mean_ap(fixed, scores[stays], (right | error)[stays], left, num_truths)
     after["false_positives"] = _mean_ap(labels, right.astype(np.float64), right, num_truths, num_truths)
     after["false_negatives"] = _mean_ap(labels, scores, right, num_truths - num_unfound, num_truths)
-    # mending can cost a little where a level of recall falls on another detection: that is no gain
-    return {
-        name: value - ap if name in SPECIAL else max(value - ap, 0.0)
-        for name, value in after.items()
-        if value is not None
-    }
+    gains: dict[str, float | None] = {}
+    for name, value in after.items():
+        gain = None if value is None else value - ap
+        # mending can cost a little where a level of recall falls on another detection: that is no gain
+        gains[name] = gain if gain is None or name in SPECIAL else max(gain, 0.0)
+    return gains
 
 
 def _mean_ap(

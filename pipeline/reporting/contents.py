@@ -20,6 +20,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CAPTIONS = {
     "confusion": "Confusion matrix",
     "calibration": "Calibration: confidence against accuracy",
+    "errors": "Kinds of errors: what mending each would gain, and how many there are",
     "pr_curves": "Precision against recall",
     "per_class": "Score of each class",
     "predictions": "Predictions next to the truth",

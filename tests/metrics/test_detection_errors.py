@@ -90,6 +90,14 @@ def test_without_truth_nothing_is_defined_but_counted():
     assert result.counts["background"] == 1
 
 
+def test_a_detector_that_finds_nothing_misses_everything():
+    result = error_types(predictions=[found(row(), [], [])], targets=[truths(row(0), [0])], num_classes=1)
+    assert (result.ap, result.counts["missed"]) == (0, 1)
+    # without its missed truths nothing is left to score
+    assert result.gains["missed"] is None
+    assert result.gains["background"] == 0
+
+
 def scene(rng, num_classes, scores):
     """Truths, and detections that are near them, misplaced, of another class, repeated, or anywhere."""
     num = int(rng.integers(0, 6))

@@ -10,10 +10,10 @@ from pipeline.data.store import Split
 from pipeline.metrics import detection as metrics
 from pipeline.metrics import reference
 from pipeline.metrics.detection import Detections
-from pipeline.ops.nms import nms_per_class
 from pipeline.params import DetectionEvaluation
 from pipeline.reporting import plots
-from pipeline.reporting.verdicts import Predictions, Verdict, class_colours, some_and_worst
+from pipeline.reporting.verdicts import Predictions, Verdict, class_colours, detection_details, some_and_worst
+from pipeline.reporting.verdicts.suppression import described, suppressed
 from pipeline.structures import Objects
 from pipeline.visualise import draw
 
@@ -30,11 +30,14 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
     """
     info = split.info
     raw = _predictions(predictions, len(info.classes))
-    kept = [_suppressed(prediction, evaluation) for prediction in raw]
+    kept = suppressed(raw, evaluation)
     targets = [_objects(rows) for rows in split.column("objects")]
     evaluate = reference.evaluate_detections if evaluation.engine == "pycocotools" else metrics.evaluate_detections
     result = evaluate(predictions=kept, targets=targets, num_classes=len(info.classes))
-    per_class = metrics.per_class(result, info.classes)
+    per_class = detection_details.by_size(result, metrics.per_class(result, info.classes), list(metrics.AREAS))
+    details = detection_details.details(
+        predictions=kept, targets=targets, num_classes=len(info.classes), shown_score=SHOWN_SCORE
+    )
     shown = [_chosen(p, p.scores >= SHOWN_SCORE) for p in kept]
     outcomes = [
         metrics.outcome(prediction=p, target=t, iou_threshold=SHOWN_IOU) for p, t in zip(shown, targets, strict=True)
@@ -46,6 +49,7 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
         plots.bars(
             folder / "per_class.png", [row["ap"] for row in per_class], info.classes, label="AP at IoU .50 to .95"
         )
+        details.draw(folder, info.classes)
         _draw_predictions(folder / "predictions.png", split, shown, targets, outcomes)
 
     return Verdict(
@@ -56,12 +60,14 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
             *result.protocol,
             ("boxes", "xyxy in pixels of the original image, a pixel is one unit wide"),
             ("score_threshold", evaluation.score_threshold),
-            ("suppression", f"greedy within each class, IoU above {evaluation.iou_threshold}"),
+            ("suppression", described(evaluation)),
             ("max_detections", f"{evaluation.max_detections} of an image"),
             ("per_image", f"right, wrong, missed at IoU {SHOWN_IOU} of boxes that score {SHOWN_SCORE} or more"),
+            *details.protocol(),
         ],
         per_image=_per_image(predictions.image_ids, targets, shown, outcomes, result),
         draw=draw_pictures,
+        tables=details.tables(),
     )
 
 
@@ -91,12 +97,6 @@ def _predictions(predictions: Predictions, num_classes: int) -> list[Detections]
                 raise predictions.fault(image_id, f"{name}[{index}]", f"cannot be ({value})")
         checked.append(prediction)
     return checked
-
-
-def _suppressed(prediction: Detections, evaluation: DetectionEvaluation) -> Detections:
-    likely = _chosen(prediction, prediction.scores >= evaluation.score_threshold)
-    kept = nms_per_class(likely.boxes, likely.scores, likely.labels, evaluation.iou_threshold)
-    return _chosen(likely, kept[: evaluation.max_detections])
 
 
 def _chosen(prediction: Detections, indices: np.ndarray) -> Detections:

@@ -53,7 +53,10 @@ class Details:
         """The rules behind the details."""
         best = f"the {MAX_DETECTIONS} best boxes of an image"
         return [
-            ("error_types", f"TIDE, by boxes, at IoU {IOU}, background up to {BACKGROUND_IOU}, {best}; boxes on crowds left out"),
+            (
+                "error_types",
+                f"TIDE, by boxes, at IoU {IOU}, background up to {BACKGROUND_IOU}, {best}; crowds left out",
+            ),
             ("confusion", f"by boxes, from score {self.shown_score}, IoU {IOU}, within classes first; crowds left out"),
             ("calibration", f"by boxes, score against the share right at IoU {IOU}, 15 bins, crowds left out"),
         ]
