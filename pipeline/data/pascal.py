@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pipeline.data import instance_maps, splits
+from pipeline.data.colours import label_colours
 from pipeline.data.download import Asset
 from pipeline.data.formats import Fault, voc
 from pipeline.data.ingest import OnError, ingest
@@ -81,14 +82,14 @@ def write(folder: Path, release: Release, *, seed: int, on_error: OnError, truth
         checksum=checksums(part.asset for part in release.parts),
     )
     if truth == "boxes":
-        info.colours = palette(21)[1:]
+        info.colours = label_colours(21)[1:]
         records, num_records = _with_boxes(release, seed)
         ingest(folder, info, records, on_error=on_error, num_records=num_records)
         return
     info.tasks += ["instance", "semantic"]
     info.semantic_classes = [voc.BACKGROUND, *CLASSES]
     info.thing_of_semantic = [-1, *range(len(CLASSES))]
-    info.colours = palette(21)
+    info.colours = label_colours(21)
     items = [
         Item(files.root, name, split)
         for part in release.parts
@@ -160,21 +161,3 @@ def _segmented(item: Item) -> Record:
         semantic=classes,
         annotation=f"SegmentationObject/{item.name}.png",
     )
-
-
-def palette(num: int) -> list[str]:
-    """The colours of the first values in VOC's maps: the bits of a value, from the lowest on, go to the three channels.
-
-    Source: VOClabelcolormap.m of the development kit.
-
-    >>> palette(3)
-    ['#000000', '#800000', '#008000']
-    """
-    colours = []
-    for value in range(num):
-        channels = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                channels[channel] |= (value >> (3 * bit + channel) & 1) << (7 - bit)
-        colours.append("#{:02x}{:02x}{:02x}".format(*channels))
-    return colours

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.data import splits
+from pipeline.data.colours import label_colours
 from pipeline.data.download import Asset
 from pipeline.data.ingest import OnError, ingest
 from pipeline.data.originals import Original, checksums, original
@@ -74,6 +75,7 @@ def prepare(folder: Path, *, seed: int, on_error: OnError = "fail", val: Share =
         classes=[],
         semantic_classes=list(CLASSES),
         thing_of_semantic=[-1] * len(CLASSES),
+        colours=label_colours(len(CLASSES) + 1)[1:],
         channels=3,
         licence=LICENCE,
         attribution=ATTRIBUTION,

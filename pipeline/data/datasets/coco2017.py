@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.data import splits
+from pipeline.data.colours import label_colours
 from pipeline.data.download import Asset
 from pipeline.data.formats import Fault, Source, coco, json_file
 from pipeline.data.images import ImageError
@@ -96,6 +97,7 @@ def prepare(
             f"{ASSETS['annotations'].name}: the categories of train2017 and val2017 differ; fix: supply it anew"
         )
     info = training.info
+    info.colours = label_colours(len(info.semantic_classes) + 1)[1:]
     info.name, info.licence, info.attribution, info.source = folder.name, LICENCE, ATTRIBUTION, SOURCE
     info.checksum = checksums(ASSETS[name] for name in ASSETS if name in ("train", "val", *_archives(truth)))
     ids = _image_ids(next(iter(_files("train", truth).values())))

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.data import instance_maps, splits
+from pipeline.data.colours import label_colours
 from pipeline.data.download import Asset
 from pipeline.data.ingest import OnError, ingest
 from pipeline.data.originals import Original, checksums, original, read_map
@@ -56,6 +57,7 @@ def prepare(folder: Path, *, seed: int, on_error: OnError = "fail", train: Share
         classes=["pedestrian"],
         semantic_classes=["background", "pedestrian"],
         thing_of_semantic=[-1, 0],
+        colours=label_colours(2),
         channels=3,
         licence=LICENCE,
         attribution=ATTRIBUTION,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from pipeline.data import splits
+from pipeline.data.colours import label_colours
 from pipeline.data.download import Asset
 from pipeline.data.formats import Fault, voc
 from pipeline.data.formats.xml_file import parse, text_of
@@ -71,16 +72,17 @@ class Item(NamedTuple):
 def prepare(
     folder: Path, *, seed: int, on_error: OnError = "fail", truth: Truth = "outlines", val: Share = 0.1
 ) -> None:
-    """Writes the store: the breed and, as a semantic map, the outline, whose border ("not classified") is not scored.
+    """Writes the store: the breed of each image and one more kind of truth.
 
-    The box of the head is published of most trainval images and of no test image, so `heads` is a store of its own:
-    the trainval images that have a box, dealt out by breed to all three splits. A head's class is the breed.
+    Outlines are semantic maps, whose border ("not classified") is not scored. The box of the head is published of
+    most trainval images and of no test image: `heads` are the trainval images that have one, dealt out by breed to
+    all three splits. A head's class is the breed.
 
     Args:
         folder: where to; its name is the dataset's.
         seed: of the split.
         on_error: what a faulty image or annotation does.
-        truth: `outlines`, or `heads`: boxes too.
+        truth: `outlines` or `heads`.
         val: share of each breed's trainval images that are the val split; with `heads` another such share is test.
     """
     shares = {"train": 1 - val, "val": val}
@@ -101,16 +103,18 @@ def prepare(
         items += [(item, "test") for item in _items(annotations, "annotations/test.txt")]
     info = DatasetInfo(
         name=folder.name,
-        tasks=["classification", *(["detection"] if truth == "heads" else []), "semantic"],
+        tasks=["classification", "detection" if truth == "heads" else "semantic"],
         classes=list(CLASSES),
-        semantic_classes=["background", "pet"],
-        thing_of_semantic=[-1, -1],  # a pet of any of the classes
         channels=3,
         licence=LICENCE,
         attribution=ATTRIBUTION,
         source=SOURCE,
         checksum=checksums(ASSETS.values()),
     )
+    if truth == "outlines":
+        info.semantic_classes = ["background", "pet"]
+        info.thing_of_semantic = [-1, -1]  # a pet of any of the classes
+        info.colours = label_colours(2)
     ingest(
         folder,
         info,
@@ -153,10 +157,11 @@ def _records(
             file_name=f"images/{item.name}.jpg",
             image=images.root / f"images/{item.name}.jpg",
             label=item.label,
-            semantic=annotations.root / f"annotations/trimaps/{item.name}.png",
             annotation=item.annotation,
         )
-        if truth == "heads":
+        if truth == "outlines":
+            record.semantic = annotations.root / f"annotations/trimaps/{item.name}.png"
+        else:
             record.annotation = f"annotations/xmls/{item.name}.xml"
             try:
                 record.objects = _heads(_head_file(annotations, item), item.label)

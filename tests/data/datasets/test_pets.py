@@ -79,7 +79,7 @@ def test_breeds_and_trimaps_are_the_originals(tmp_path, cache, server, monkeypat
 
 def test_heads_are_the_trainval_images_with_a_box(tmp_path, cache, server, monkeypatch):
     store = prepare(tmp_path, server, monkeypatch, *originals(), truth="heads", val=0.2)
-    assert store.info.tasks == ["classification", "detection", "semantic"]
+    assert store.info.tasks == ["classification", "detection"]
     # 9 and 10 images of a breed: a fifth is 2, twice
     assert store.info.counts == {"train": 11, "val": 4, "test": 4}
     seen = []
