@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from pipeline.data.columns import SPLIT_NAMES, BoxFormat, Mapped, Part, Row, Table, write
-from pipeline.data.download import is_offline
+from pipeline.data.download import cache, is_offline
 from pipeline.data.ingest import OnError
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
 from pipeline.structures import SPLITS, DatasetInfo
@@ -128,7 +128,8 @@ def _streams(repository: str, config: str | None, commit: str | None) -> dict[st
     """The rows of each split, not yet read, images undecoded."""
     import datasets
 
-    streams = datasets.load_dataset(repository, config, revision=commit, streaming=True)
+    place = str(cache() / "huggingface")  # of its locks; rows are not kept
+    streams = datasets.load_dataset(repository, config, revision=commit, streaming=True, cache_dir=place)
     return {name: _undecoded(stream) for name, stream in streams.items()}
 
 

@@ -14,6 +14,9 @@ from tests.data.datasets.test_parquet import FEATURES, MAPPING, encoded, numbers
 PROJECT = Path(__file__).parents[3]
 
 
+pytestmark = pytest.mark.usefixtures("cache")
+
+
 @pytest.fixture
 def repository(tmp_path):
     """A folder laid out like a repository of the hub."""
