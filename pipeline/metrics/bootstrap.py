@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
@@ -60,6 +61,18 @@ def sums(values: Any, weights: np.ndarray) -> np.ndarray:
     for rows, drawn in columns(weights):
         found[rows] = (values.T @ drawn).T
     return found
+
+
+def as_lists(values: np.ndarray) -> pa.Array:
+    """Numbers [N, M] as a column of N lists, for a per-image table."""
+    return pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(values).ravel(), values.shape[1])
+
+
+def as_matrix(table: pa.Table, name: str) -> np.ndarray:
+    """[N, M], a column that `as_lists` made."""
+    column = table.column(name)
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(table.num_rows, column.type.list_size)
 
 
 def group_numbers(groups: Sequence[str | None]) -> np.ndarray:

@@ -229,7 +229,7 @@ def per_image(*, scores: np.ndarray, labels: np.ndarray, probabilities: bool = T
         columns["probability_of_predicted"] = scores.max(1, initial=0)
         columns["log_loss"] = log_losses(of_truth)
         columns["brier"] = brier_scores(scores=scores, labels=labels)
-    columns["scores"] = pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(scores).ravel(), scores.shape[1])
+    columns["scores"] = bootstrap.as_lists(scores)
     return pa.table(columns)
 
 
@@ -270,8 +270,7 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
         result["log_loss"], result["brier"] = shares[:, 2], shares[:, 3]
         result["ece"] = np.abs(shares[:, 4:]).sum(1)
     if "scores" in table.column_names:
-        flat = table.column("scores").combine_chunks().flatten().to_numpy()
-        scores = flat.reshape(len(correct), -1)
+        scores = bootstrap.as_matrix(table, "scores")
         of_classes = rankings(scores=scores, labels=columns["label"], weights=weights)
         result["auroc"], result["average_precision"] = (_defined_mean(values) for values in of_classes)
     return result

@@ -222,7 +222,7 @@ def per_image(counts: Counts) -> pa.Table:
             "num_pixels": counts.truths.sum(1),
             "num_right": counts.intersections.sum(1),
             "miou": pa.array(mious, mask=np.isnan(mious)),
-            **{name: _lists(values) for name, values in counts._asdict().items()},
+            **{name: bootstrap.as_lists(values) for name, values in counts._asdict().items()},
         }
     )
 
@@ -240,7 +240,7 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
     """
     if not table.num_rows:
         return {name: np.full(len(weights), np.nan) for name in METRICS}
-    columns = [_matrix(table, name) for name in Counts._fields]
+    columns = [bootstrap.as_matrix(table, name) for name in Counts._fields]
     mious = table.column("miou").to_numpy()
     columns += [np.nan_to_num(mious)[:, None], ~np.isnan(mious)[:, None]]
     sums = bootstrap.sums(np.hstack(columns), weights)
@@ -274,16 +274,6 @@ def _mean_ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
     ratios = np.divide(parts, wholes, out=np.zeros(parts.shape), where=wholes > 0)
     num = np.count_nonzero(wholes, axis=1)
     return np.divide(ratios.sum(1), num, out=np.full(len(parts), np.nan), where=num > 0)
-
-
-def _lists(values: np.ndarray) -> pa.Array:
-    """[N, K] integers as N lists."""
-    return pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(values, np.int64).ravel(), values.shape[1])
-
-
-def _matrix(table: pa.Table, name: str) -> np.ndarray:
-    """[N, K] of a column of lists."""
-    return table.column(name).combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
 
 
 def _ratio(part: int, whole: int) -> float | None:
