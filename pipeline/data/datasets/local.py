@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.data import splits as dealing
+from pipeline.data.colours import label_colours
 from pipeline.data.formats import (
     UNKNOWN,
     WHOLE,
@@ -248,6 +249,7 @@ def _info(
         if not all(0 <= end < len(info.keypoints) for end in pair):
             last = len(info.keypoints) - 1
             raise ParamsError(f"{where}.skeleton.{index}: should be two of the keypoints 0 to {last} ({list(pair)})")
+    info.colours = label_colours(len(info.semantic_classes))
     if skeleton is not None:
         info.skeleton = [list(pair) for pair in skeleton]
     return info

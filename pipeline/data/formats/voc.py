@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.data.colours import label_colours
 from pipeline.data.formats import (
     WHOLE,
     Action,
@@ -376,19 +377,13 @@ def _maps(row: Mapping[str, Any], thing_of_semantic: Sequence[int]) -> tuple[np.
 
 
 def _palette_png(values: np.ndarray) -> bytes:
-    """PNG bytes of a [H, W] uint8 map in VOC's colours, whose bits are spread over red, green and blue from the top."""
+    """PNG bytes of a [H, W] uint8 map in VOC's colours."""
     import io
 
     from PIL import Image
 
     image = Image.fromarray(values)
-    image.putpalette(
-        [
-            sum(((value >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
-            for value in range(256)
-            for channel in range(3)
-        ]
-    )
+    image.putpalette(bytes.fromhex("".join(label_colours(256)).replace("#", "")))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
