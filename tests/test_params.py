@@ -306,5 +306,6 @@ def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
         "Training.backbone_lr_factor": 1.0,
         "Training.image_size": None,
         "Training.label_smoothing": 0.0,
+        "Training.seeds": [],
         "Training.online": schema.Online(flip=0.0, crop=0.0, mixup=0.0),
     }

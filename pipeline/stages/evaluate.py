@@ -41,24 +41,43 @@ def _judge_run(entry: Run, name: str) -> Verdict:
             f"{paths.raw(entry.dataset)} {truth}: not every image of {entry.prediction.split} has one; "
             f"fix: choose a dataset with the truth that {entry.task} needs"
         )
-    predictions = _read_predictions(entry, name, split.column("image_id"))
+    folder, image_ids = paths.predictions(name), split.column("image_id")
+    predictions = _read_predictions(entry, name, folder, image_ids)
     judge = importlib.import_module(f"pipeline.reporting.verdicts.{entry.task}").judge
     verdict: Verdict = judge(predictions, split, entry.evaluation)
-    _introduce(verdict, entry, entry.prediction.split, predictions.image_ids)
+    _introduce(verdict, entry, entry.prediction.split, image_ids)
+    verdict.protocol.append(("truth", f"sha256 {digest(map(repr, split.column(truth)))}"))
     family = importlib.import_module(f"pipeline.metrics.{entry.task}")
     groups = split.column("group") if "group" in split.table.column_names else None
     if hasattr(family, "resampled"):
         verdict.add_intervals(family.resampled, groups)
+    if groups is not None:
+        verdict.per_image = verdict.per_image.append_column("group", pa.array(groups, pa.string()))
+    others = [paths.of_seed(folder, seed) for seed in (entry.training.seeds[1:] if entry.training else [])]
+    if others:
+        again = (judge(_read_predictions(entry, name, other, image_ids), split, entry.evaluation) for other in others)
+        verdict.tables["seeds"] = _spread([verdict.metrics, *(one.metrics for one in again)])
     return verdict
 
 
-def _read_predictions(entry: Run, name: str, image_ids: list[str]) -> Predictions:
+def _spread(figures: list[dict[str, float | None]]) -> list[list[Any]]:
+    """For each metric that all seeds define: its name, mean, standard deviation (of a sample), and every value."""
+    rows: list[list[Any]] = []
+    for metric in figures[0]:
+        values = [one[metric] for one in figures]
+        if all(value is not None for value in values):
+            known = np.array(values, np.float64)
+            rows.append([metric, float(known.mean()), float(known.std(ddof=1)), *values])
+    return rows
+
+
+def _read_predictions(entry: Run, name: str, folder: Path, image_ids: list[str]) -> Predictions:
     """A run's outputs in the order of `image_ids`.
 
     Raises:
         PipelineError: they are of another split or dataset, or an image of the split was not predicted exactly once.
     """
-    folder, fix = paths.predictions(name), f"dvc repro --force predict@{name}"
+    fix = f"dvc repro --force predict@{name}"
     table, info = _read_table(folder, "predictions.arrow", fix)
     wanted = {"task": entry.task, "dataset": entry.dataset, "split": entry.prediction.split}
     for key, value in wanted.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,17 @@ SCHEMAS = {
 
 
 def run(params: Params, name: str) -> None:
-    """Predicts the split that a run's `prediction` names."""
+    """Predicts the split that a run's `prediction` names, with the weights of each of its seeds."""
+    seeds = (params.runs[name].training and params.runs[name].training.seeds) or []
+    with paths.written_whole(paths.predictions(name)) as folder:
+        _write(params, name, paths.checkpoint(name), folder)
+        for seed in seeds[1:]:
+            _write(params, name, paths.of_seed(paths.checkpoint(name), seed), paths.of_seed(folder, seed))
+
+
+def _write(params: Params, name: str, weights: Path, folder: Path) -> None:
     entry = params.runs[name]
-    checkpoint = checkpoints.load(paths.checkpoint(name))
+    checkpoint = checkpoints.load(weights)
     is_head = entry.model.startswith("heads/")
     probabilities = entry.task == "classification"
     if is_head:
@@ -39,15 +48,12 @@ def run(params: Params, name: str) -> None:
     else:
         rows = list(_predict(params, entry, checkpoint))
     schema = pa.schema({"image_id": pa.string(), **SCHEMAS[entry.task]})
-    with paths.written_whole(paths.predictions(name)) as temporary:
-        temporary.mkdir()
-        with pa.ipc.new_file(str(temporary / "predictions.arrow"), schema) as file:
-            file.write_table(pa.Table.from_pylist(rows, schema))
-        description = {"run": name, "model": entry.model, "task": entry.task, "dataset": entry.dataset}
-        paths.write_json(
-            temporary / "info.json",
-            {**description, "split": entry.prediction.split, "probabilities": probabilities},
-        )
+    folder.mkdir(parents=True)
+    with pa.ipc.new_file(str(folder / "predictions.arrow"), schema) as file:
+        file.write_table(pa.Table.from_pylist(rows, schema))
+    description = {"run": name, "model": entry.model, "task": entry.task, "dataset": entry.dataset}
+    content = {**description, "split": entry.prediction.split, "probabilities": probabilities}
+    paths.write_json(folder / "info.json", content)
 
 
 def _predict(params: Params, entry: Run, checkpoint: checkpoints.Checkpoint) -> Iterator[dict[str, Any]]:

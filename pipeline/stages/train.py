@@ -18,8 +18,16 @@ from pipeline.training.checkpoint import Checkpoint, Snapshots, run_digest, save
 def run(params: Params, name: str) -> None:
     """Trains one entry of `runs` or `generators`."""
     entry = params.learner(name)
-    checkpoint, rows = _head(params, name, entry) if entry.model.startswith("heads/") else _network(params, name, entry)
-    save(paths.checkpoint(name), checkpoint)
+    if entry.model.startswith("heads/"):
+        checkpoint, rows = _head(params, name, entry)
+        save(paths.checkpoint(name), checkpoint)
+    else:
+        seed, *more = (entry.training and entry.training.seeds) or [params.defaults.seed]
+        with paths.written_whole(paths.checkpoint(name)) as folder:
+            checkpoint, rows = _network(params, name, entry, seed)
+            save(folder, checkpoint)
+            for other in more:
+                save(paths.of_seed(folder, other), _network(params, name, entry, other)[0])
     report = paths.generator_report(name) if isinstance(entry, Generator) else paths.run_report(name)
     _write_csv(report / "training.csv", rows)
 
@@ -50,15 +58,16 @@ def _head(params: Params, name: str, entry: Run | Generator) -> tuple[Checkpoint
     return Checkpoint(entry.model, entry.model_params, info, arrays), [row]
 
 
-def _network(params: Params, name: str, entry: Run | Generator) -> tuple[Checkpoint, list[dict[str, float]]]:
-    """Trains a network, or goes on with a training that was interrupted."""
+def _network(params: Params, name: str, entry: Run | Generator, seed: int) -> tuple[Checkpoint, list[dict[str, float]]]:
+    """Trains a network from a seed, or goes on with a training that was interrupted."""
     from pipeline.data.loader import Loader, common_size
     from pipeline.data.store import Store
     from pipeline.models import tasks
     from pipeline.training import loop, seeding
 
     training: Any = entry.training
-    compute = seeding.set_up(params.defaults)
+    defaults = params.defaults.model_copy(update={"seed": seed})
+    compute = seeding.set_up(defaults)
     folder = paths.inputs(entry.inputs)
     store = Store(folder)
     size = common_size(store.split("train"), training.image_size)
@@ -68,15 +77,15 @@ def _network(params: Params, name: str, entry: Run | Generator) -> tuple[Checkpo
     check_options(tasks.builder(entry.model), entry.model_params, f"{mapping}.{name}.model_params")
     model = tasks.build(entry.model, info, entry.model_params, training.label_smoothing)
     settings = {"entry": entry.model_dump(include={"model", "inputs", "model_params", "training"})}
-    settings |= {"defaults": params.defaults.model_dump()}
+    settings |= {"defaults": defaults.model_dump()}
     rows = loop.fit(
         model,
         train,
         val,
         training,
-        seed=params.defaults.seed,
+        seed=seed,
         compute=compute,
-        snapshots=Snapshots(name, run_digest(settings, folder)),
+        snapshots=Snapshots(name, seed, run_digest(settings, folder)),
     )
     arrays = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
     return Checkpoint(entry.model, entry.model_params, info, arrays), rows

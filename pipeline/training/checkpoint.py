@@ -108,10 +108,10 @@ def run_digest(settings: Mapping[str, Any], inputs: Path) -> str:
 
 
 class Snapshots:
-    """The latest state of an unfinished run; a run with another digest removes it."""
+    """The latest state of an unfinished run; a run of the same seed with another digest removes it."""
 
-    def __init__(self, name: str, digest: str) -> None:
-        self.path = RESUME / name / f"{digest}.pt"
+    def __init__(self, name: str, seed: int, digest: str) -> None:
+        self.path = RESUME / name / str(seed) / f"{digest}.pt"
         if self.path.parent.is_dir():
             for other in self.path.parent.iterdir():
                 if other != self.path and other.is_file():

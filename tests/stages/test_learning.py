@@ -15,7 +15,7 @@ from pipeline.data import features as feature_files
 from pipeline.data.store import Store, decode_image, to_row, writing
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.params import load
-from pipeline.stages import extract, predict, sample, train, visualise
+from pipeline.stages import evaluate, extract, predict, sample, train, visualise
 from pipeline.structures import DatasetInfo, Objects, Sample
 from pipeline.training import loop
 
@@ -352,9 +352,29 @@ def test_an_interrupted_train_stage_goes_on_to_the_same_bytes(project, monkeypat
         with pytest.raises(KeyboardInterrupt):
             train.run(project, "resnet")
     assert digests() == before
-    assert len(list((paths.RESUME / "resnet").iterdir())) == 1
+    assert len(list((paths.RESUME / "resnet" / "0").iterdir())) == 1
     train.run(project, "resnet")
     assert digests() == before
+
+
+def test_further_seeds_are_trained_predicted_and_told_apart(project):
+    training = project.runs["resnet"].training.model_copy(update={"seeds": [0, 7]})
+    both = changed(project, "runs", "resnet", training=training)
+    first = (paths.checkpoint("resnet") / "weights.safetensors").read_bytes()
+    train.run(both, "resnet")
+    predict.run(both, "resnet")
+    evaluate.run(both, "resnet")
+    weights = paths.checkpoint("resnet")
+    assert (weights / "weights.safetensors").read_bytes() == first
+    assert (paths.of_seed(weights, 7) / "weights.safetensors").read_bytes() != first
+    metrics = json.loads((paths.run_report("resnet") / "metrics.json").read_text())
+    name, mean, std, one, other = next(row for row in metrics["seeds"] if row[0] == "log_loss")
+    assert one == metrics[name]
+    # of two values the mean is the middle, and the deviation their distance over the root of 2
+    assert (mean, std) == pytest.approx(((one + other) / 2, abs(one - other) / 2**0.5), rel=1e-4)
+    for stage, step in STEPS:
+        if step == "resnet":
+            stage.run(project, step)  # as it was, for the tests that follow
 
 
 def test_an_unknown_model_param_and_option_are_named(project):

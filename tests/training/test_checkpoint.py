@@ -90,31 +90,31 @@ def test_digest_follows_settings_and_inputs_and_nothing_else(tmp_path):
 
 def test_a_snapshot_comes_back_and_another_digest_removes_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    snapshots = Snapshots("run", "one")
+    snapshots = Snapshots("run", 0, "one")
     assert snapshots.load() is None
     snapshots.save({"rows": [{"loss": 0.5}], "model": {"weight": torch.tensor([1.0, 2.0])}})
-    state = Snapshots("run", "one").load()
+    state = Snapshots("run", 0, "one").load()
     assert state["rows"] == [{"loss": 0.5}]
     assert state["model"]["weight"].tolist() == [1, 2]
-    assert Snapshots("run", "two").load() is None
-    assert Snapshots("run", "one").load() is None
+    assert Snapshots("run", 0, "two").load() is None
+    assert Snapshots("run", 0, "one").load() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"cut"])
 def test_an_unreadable_snapshot_is_told_and_left_aside(content, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    snapshots = Snapshots("run", "one")
+    snapshots = Snapshots("run", 0, "one")
     snapshots.save({"rows": []})
     snapshots.path.write_bytes(snapshots.path.read_bytes()[:60] if content == b"cut" else content)
     assert snapshots.load() is None
     message = capsys.readouterr().err
-    assert message.startswith("warning: data/resume/run/one.pt: not readable")
+    assert message.startswith("warning: data/resume/run/0/one.pt: not readable")
     assert message.count("\n") == 1
 
 
 def test_a_snapshot_with_code_in_it_is_not_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    snapshots = Snapshots("run", "one")
+    snapshots = Snapshots("run", 0, "one")
     snapshots.save({"rows": [shutil.rmtree]})
     assert snapshots.load() is None
     assert "weights_only" not in capsys.readouterr().err

@@ -100,11 +100,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(store, tmp_path, monkeypat
         original = loop.augment_batch
         patch.setattr(loop, "augment_batch", lambda *args: original(interrupted(*args), *args[1:]))
         with pytest.raises(KeyboardInterrupt):
-            train(store, training, Snapshots("run", "digest"))
-    assert Path("data/resume/run/digest.pt").exists() == (stop > 3)
+            train(store, training, Snapshots("run", 0, "digest"))
+    assert Path("data/resume/run/0/digest.pt").exists() == (stop > 3)
     epochs = []
     monkeypatch.setattr(loop, "progress", lambda values, _: epochs.extend(values) or values)
-    resumed, resumed_rows = train(store, training, Snapshots("run", "digest"))
+    resumed, resumed_rows = train(store, training, Snapshots("run", 0, "digest"))
     assert epochs == list(range((stop - 1) // 3, EPOCHS))
     assert resumed_rows == rows
     assert bytes_of(resumed, tmp_path / "a") == bytes_of(whole, tmp_path / "b")
@@ -113,8 +113,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(store, tmp_path, monkeypat
 def test_a_finished_run_that_runs_again_gives_the_same(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loop, "SNAPSHOT_SECONDS", -1.0)
-    first, rows = train(store, settings(), Snapshots("run", "digest"))
-    again, rows_again = train(store, settings(), Snapshots("run", "digest"))
+    first, rows = train(store, settings(), Snapshots("run", 0, "digest"))
+    again, rows_again = train(store, settings(), Snapshots("run", 0, "digest"))
     assert rows_again == rows
     assert bytes_of(again, tmp_path / "a") == bytes_of(first, tmp_path / "b")
 

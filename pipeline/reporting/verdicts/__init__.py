@@ -4,7 +4,7 @@ Each module has `judge(...) -> Verdict`; `stages/evaluate.py` reads the files be
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,9 @@ class Predictions:
         return PipelineError(f"{self.file}#{image_id} {key}: {what}; fix: {self.fix}")
 
 
-def digest(image_ids: Sequence[str]) -> str:
-    """Twelve digits that name a set of images in their order: equal digests were judged on the same images."""
-    return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()[:12]
+def digest(texts: Iterable[str]) -> str:
+    """Twelve digits that name texts in their order, such as the ids of the images that were judged, or their truth."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
 def class_colours(info: DatasetInfo) -> list[str]:
