@@ -270,7 +270,8 @@ def _unknown(value: Id, known: Mapping[Any, Any], what: str) -> str:
 
 def _finite(place: str, key: str, values: list[float], count: int) -> list[float]:
     if len(values) != count:
-        raise PipelineError(f"{place} {key}: {len(values)} numbers where {count} belong ({_short(str(values))})")
+        shown = _short(str(values))
+        raise PipelineError(f"{place} {key}: {len(values)} numbers where {count} belong ({shown}); fix: correct it")
     for value in values:
         if not math.isfinite(value):
             raise PipelineError(f"{place} {key}: not finite ({value}); fix: correct or remove this entry")
