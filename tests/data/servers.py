@@ -1,7 +1,8 @@
-"""A local web server that plays the mirrors which fail."""
+"""Local web servers: one that plays the mirrors which fail, and one that plays the Hugging Face hub."""
 
 from __future__ import annotations
 
+import json
 import re
 import ssl
 import threading
@@ -122,3 +123,93 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Connection": "close"}.items():
             self.send_header(name, value)
         self.end_headers()
+
+
+class Hub:
+    """The part of the Hugging Face hub's interface that reads one repository, `somebody/pictures`, from a folder.
+
+    Attributes:
+        folder: the repository's files.
+        asked: method and path of each request.
+    """
+
+    COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[str] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_HubHandler,), {"hub": self}))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _HubHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.hub.asked.append(f"{self.command} {path}")
+        if re.fullmatch(r"/api/datasets/somebody/pictures(/revision/[^/]+)?", path):
+            siblings = [{"rfilename": str(p.relative_to(self.hub.folder))} for p in self.hub.folder.rglob("*.*")]
+            content = {
+                "id": "somebody/pictures",
+                "sha": Hub.COMMIT,
+                "siblings": siblings,
+                "cardData": {"license": "mit"},
+            }
+            self._answer(json.dumps(content).encode())
+        elif match := re.fullmatch(r"/api/datasets/somebody/pictures/tree/[^/]+/?(.*)", path):
+            entries = [
+                {
+                    "type": "file" if p.is_file() else "directory",
+                    "path": str(p.relative_to(self.hub.folder)),
+                    "size": p.stat().st_size,
+                    "oid": "0" * 40,
+                }
+                for p in sorted((self.hub.folder / match[1]).iterdir())
+            ]
+            self._answer(json.dumps(entries).encode())
+        elif match := re.fullmatch(r"/datasets/somebody/pictures/resolve/[^/]+/(.+)", path):
+            file = self.hub.folder / match[1]
+            self._answer(file.read_bytes() if file.is_file() else None)
+        else:
+            self._answer(None)
+
+    def _answer(self, body: bytes | None) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        headers = {"X-Repo-Commit": Hub.COMMIT, "ETag": '"one"'}
+        if body is None:
+            self.send_response(404)
+            headers["X-Error-Code"] = "EntryNotFound"
+            body = b""
+        elif asked:
+            start, end = int(asked[1]), int(asked[2] or len(body) - 1)
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
+            body = body[start : end + 1]
+            self.send_response(206)
+        else:
+            self.send_response(200)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

@@ -78,7 +78,7 @@ def prepare(
             f"network run `{command} --local-dir FOLDER`, bring the folder here and write `repository: FOLDER`"
         )
     with _told(f"{where}.repository: {repository}"):
-        commit = None if is_folder else _commit(repository, revision)
+        commit, stated = (None, "") if is_folder else _stated(repository, revision)
         streams = _streams(repository, config, commit)
     chosen = _chosen(list(streams), splits, where)
     first = streams[chosen[0][0]]
@@ -94,7 +94,7 @@ def prepare(
         tasks=[],
         classes=[],
         channels=3,
-        licence=licence or first.info.license or "none stated",
+        licence=licence or stated or "none stated",
         attribution=attribution or name,
         source=name if is_folder else f"https://huggingface.co/datasets/{repository}",
         checksum=f"commit {commit}" if commit else "",
@@ -117,11 +117,13 @@ def _told(what: str) -> Iterator[None]:
         ) from None
 
 
-def _commit(repository: str, revision: str | None) -> str:
-    """The commit that a tag or branch stands for just now."""
+def _stated(repository: str, revision: str | None) -> tuple[str, str]:
+    """The commit that a tag or branch stands for just now, and the licence on the repository's card."""
     from huggingface_hub import HfApi
 
-    return str(HfApi().dataset_info(repository, revision=revision, timeout=60).sha)
+    found = HfApi().dataset_info(repository, revision=revision, timeout=60)
+    licence = found.card_data.get("license") if found.card_data else None
+    return str(found.sha), ", ".join(licence) if isinstance(licence, list) else str(licence or "")
 
 
 def _streams(repository: str, config: str | None, commit: str | None) -> dict[str, IterableDataset]:

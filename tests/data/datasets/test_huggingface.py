@@ -10,6 +10,7 @@ from pipeline.data.store import Store
 from pipeline.errors import ParamsError, PipelineError
 from tests.data.datasets.originals import jpeg, picture, png
 from tests.data.datasets.test_parquet import FEATURES, MAPPING, encoded, numbers_of, write
+from tests.data.servers import Hub
 
 PROJECT = Path(__file__).parents[3]
 
@@ -122,20 +123,47 @@ def test_a_token_in_a_message_is_not_told():
     assert "(ValueError: 401 for https://hub/a... with ...)" in str(caught.value)
 
 
-def test_a_hub_that_does_not_answer_is_one_line(tmp_path):
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom pipeline.data.datasets import huggingface\n"
-        "huggingface.prepare(Path(sys.argv[1]), seed=0, repository='somebody/pictures', columns={})"
-    )
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "toy")],
+PREPARE = """
+import sys
+from pathlib import Path
+from pipeline.data.datasets import huggingface
+huggingface.prepare(
+    Path(sys.argv[1]), seed=0, repository="somebody/pictures", columns={"image": "image", "label": "label"},
+    revision="v1", val=0.2,
+)
+"""
+
+
+def prepared_in_a_process(tmp_path, endpoint):
+    """The hub's address is read when its package is imported."""
+    return subprocess.run(
+        [sys.executable, "-c", PREPARE, str(tmp_path / "toy")],
         cwd=PROJECT,
-        env=environment,
+        env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,
         check=False,
     )
-    last = done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_repository_of_the_hub_is_streamed(tmp_path, repository):
+    with Hub(repository) as hub:
+        done = prepared_in_a_process(tmp_path, hub.url)
+    assert done.returncode == 0, done.stderr
+    store = Store(tmp_path / "toy")
+    assert store.info.counts == {"train": 8, "val": 2, "test": 2}
+    assert store.info.source == "https://huggingface.co/datasets/somebody/pictures"
+    assert store.info.checksum == f"commit {Hub.COMMIT}"  # which v1 stands for
+    assert store.info.licence == "mit"
+    assert store.split("test").row(0)["image"] == encoded(10)
+    files = [line for line in hub.asked if line.endswith(".parquet")]
+    assert files
+    assert all(Hub.COMMIT in line for line in files)
+    assert not list((tmp_path / "cache").rglob("*.parquet"))
+
+
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path):
+    last = prepared_in_a_process(tmp_path, "http://127.0.0.1:9").stderr.splitlines()[-1]
     assert "datasets.toy.options.repository: somebody/pictures: cannot be read (" in last
     assert "fix: " in last
