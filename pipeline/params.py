@@ -246,6 +246,25 @@ class Visualisation(Section):
     options: Options
 
 
+class Robustness(Section):
+    """A run on corrupted images of the split that it predicts.
+
+    Attributes:
+        run: of `runs`; `dataset` is that of the run.
+        metric: the figure that is held against the one on clean images.
+        corruptions: keys of CORRUPTIONS in `pipeline/data/corruptions.py`; empty: all fifteen.
+        severities: each 1 to 5.
+        num_images: so many images at even steps; None: all.
+    """
+
+    run: Name
+    dataset: Name
+    metric: Name
+    corruptions: list[Name]
+    severities: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1)]
+    num_images: Count | None = None
+
+
 class Gate(Section):
     """A limit on one metric of a comparison.
 
@@ -279,6 +298,7 @@ class Params(Section):
     runs: dict[str, Run]
     generators: dict[str, Generator]
     visualisations: dict[str, Visualisation]
+    robustness: dict[str, Robustness] = {}
     compare: Compare = Compare()
 
     @cached_property
@@ -365,6 +385,7 @@ class _Checker:
             "runs": self._entries("runs", partial(self._learner, Run, shared)),
             "generators": self._entries("generators", partial(self._learner, Generator, shared)),
             "visualisations": self._entries("visualisations", partial(self._section, Visualisation)),
+            "robustness": self._entries("robustness", partial(self._section, Robustness)),
         }
         compare = self._section(Compare, self.content.get("compare", {}), ("compare",))
         if self.faults:
@@ -388,7 +409,7 @@ class _Checker:
         return self._section(Defaults, content, ("defaults",))
 
     def _entries(self, mapping: str, build: Callable[[Any, Location], Any]) -> dict[str, Any]:
-        content = self.content[mapping]
+        content = self.content.get(mapping, {})  # a section that may be absent
         if not isinstance(content, dict):
             self.faults.append(
                 _Fault((mapping,), f"not a mapping ({_shown(content)}); fix: `{mapping}: {{}}` for none")
@@ -529,6 +550,7 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
         at = ("generators", name)
         yield from _inputs_faults(params, at, generator.inputs, ("raw", "augmented"), generator.dataset)
         yield from _features_faults(params, at, generator)
+    yield from _robustness_faults(params)
     modules = methods()
     for name, visualisation in params.visualisations.items():
         at = ("visualisations", name)
@@ -539,6 +561,20 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
             yield _Fault((*at, "module"), f"no module {module!r}; {did_you_mean(module, modules)}")
         elif method not in modules[module]:
             yield _Fault((*at, "method"), f"no method {method!r}; {did_you_mean(method, modules[module])}")
+
+
+def _robustness_faults(params: Params) -> Iterator[_Fault]:
+    choices = table_keys("data/corruptions.py", "CORRUPTIONS") or []
+    for name, entry in params.robustness.items():
+        at = ("robustness", name)
+        if entry.run not in params.runs:
+            yield _Fault((*at, "run"), f"no run {entry.run!r}; {did_you_mean(entry.run, params.runs)}")
+        elif entry.dataset != (derived := params.runs[entry.run].dataset):
+            yield _Fault((*at, "dataset"), f"its run is of {derived!r} ({entry.dataset!r}); fix: write {derived}")
+        for index, corruption in enumerate(entry.corruptions):
+            if corruption not in choices:
+                place = (*at, "corruptions", index)
+                yield _Fault(place, f"no corruption {corruption!r}; {did_you_mean(corruption, choices)}")
 
 
 def _transform_faults(transform: Mapping[str, Any], at: Location, presets: Sequence[str] | None) -> Iterator[_Fault]:

@@ -84,6 +84,11 @@ def visualisation_report(name: str) -> Path:
     return REPORTS / "visualise" / name
 
 
+def robustness_report(name: str) -> Path:
+    """Metrics and pictures of a run on corrupted images."""
+    return REPORTS / "robustness" / name
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path` (a file or a folder) and renames it to `path` at the end.
