@@ -262,6 +262,31 @@ def history(
         axes.grid(axis="y")
 
 
+def shaded_table(path: Path, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, label: str) -> None:
+    """A table of figures in 0..1, each on a shade of its own; NaN is left blank.
+
+    Args:
+        path: the PNG to write.
+        values: [R, C].
+        rows, columns: R and C names.
+        label: what the figures are.
+    """
+    with _axes(path, (0.62 * len(columns) + 2.6, 0.32 * len(rows) + 1.3)) as axes:
+        axes.imshow(values, cmap=_blues(), vmin=0, vmax=1, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                colour = "white" if value > 0.55 else INK
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8.5, color=colour)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.5)
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel(label)
+
+
 @contextmanager
 def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure of a size in inches that is written to `path` at the end, in fewer dots where it is large."""
