@@ -1,0 +1,101 @@
+"""A trained run applied to images: what `predict` writes of a split, and `corrupt` of images that it has changed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import PipelineError
+from pipeline.params import Params, Run
+from pipeline.structures import Prediction, Sample
+from pipeline.training.checkpoint import Checkpoint
+
+BOXES = pa.list_(pa.list_(pa.float32(), 4))
+SCHEMAS = {
+    "classification": {"scores": pa.list_(pa.float32())},
+    "detection": {"boxes": BOXES, "scores": pa.list_(pa.float32()), "labels": pa.list_(pa.int32())},
+    "segmentation": {"label_map": pa.binary()},
+}
+"""The columns of predictions.arrow by task, besides image_id."""
+
+
+class Network:
+    """A network with its weights, on its device."""
+
+    def __init__(self, params: Params, checkpoint: Checkpoint) -> None:
+        from pipeline.models import tasks
+        from pipeline.training import seeding
+
+        self.compute = seeding.set_up(params.defaults)
+        self.model: Any = tasks.restore(checkpoint.model, checkpoint.info, checkpoint.model_params, checkpoint.arrays)
+        self.model.to(self.compute.device)
+        if checkpoint.info.image_size is None:
+            raise PipelineError(f"checkpoint of {checkpoint.model}: no image_size; fix: dvc repro --force its train")
+        height, width = checkpoint.info.image_size
+        self.image_size = height, width
+        self.probabilities = checkpoint.model.startswith("classification/")
+
+    def rows(self, batch: Any) -> list[dict[str, Any]]:
+        """The columns of each image of a `Batch`, boxes and maps in pixels of the image as stored."""
+        import torch
+
+        with torch.inference_mode(), self.compute.autocast():
+            predictions = self.model.predict(batch.images.to(self.compute.device, non_blocking=True))
+        return [
+            columns(prediction, self.image_size, size)
+            for prediction, size in zip(predictions, batch.sizes, strict=True)
+        ]
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """The columns of each image, [H, W, C] uint8 of any size."""
+        from pipeline.data.loader import collate
+
+        return self.rows(collate([Sample("", "", image) for image in images], self.image_size))
+
+
+class Head:
+    """A head of scikit-learn behind the backbone that made its features."""
+
+    def __init__(self, params: Params, entry: Run, checkpoint: Checkpoint) -> None:
+        from pipeline.models import backbones
+        from pipeline.training import seeding
+
+        space = params.features[entry.inputs.partition("/")[2]]
+        compute = None if space.backbone == "pixels" else seeding.set_up(params.defaults)
+        self.extractor = backbones.extractor(
+            space.backbone,
+            space.weights,
+            space.image_size,
+            channels=checkpoint.info.channels,
+            device=compute.device if compute else None,
+            autocast=compute.autocast if compute else None,
+        )
+        self.head = importlib.import_module(f"pipeline.models.{entry.model.replace('/', '.')}")
+        self.arrays = checkpoint.arrays
+        self.probabilities = bool(self.head.PROBABILITIES)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """The scores of each image, [H, W, C] uint8 of any size."""
+        return [{"scores": scores} for scores in self.head.scores(self.arrays, self.extractor(list(images)))]
+
+
+def predictor(params: Params, entry: Run, checkpoint: Checkpoint) -> Network | Head:
+    """What turns images into the rows of a run's predictions."""
+    return Head(params, entry, checkpoint) if entry.model.startswith("heads/") else Network(params, checkpoint)
+
+
+def columns(prediction: Prediction, size: tuple[int, int], original: tuple[int, int]) -> dict[str, Any]:
+    """The columns of one image, boxes and maps brought back from the model's size to the original's (height, width)."""
+    if prediction.label_map is not None:
+        from pipeline.data.store import encode_png
+
+        rows, places = (((np.arange(o) + 0.5) * s / o).astype(int) for o, s in zip(original, size, strict=True))
+        return {"label_map": encode_png(prediction.label_map[rows][:, places])}
+    if prediction.boxes is not None:
+        scale = np.array([original[1] / size[1], original[0] / size[0]] * 2, np.float32)
+        return {"boxes": list(prediction.boxes * scale), "scores": prediction.scores, "labels": prediction.labels}
+    return {"scores": prediction.scores}
