@@ -27,10 +27,10 @@ SCHEMAS = {
 
 def run(params: Params, name: str) -> None:
     """Predicts the split that a run's `prediction` names, with the weights of each of its seeds."""
-    seeds = (params.runs[name].training and params.runs[name].training.seeds) or []
+    training = params.runs[name].training
     with paths.written_whole(paths.predictions(name)) as folder:
         _write(params, name, paths.checkpoint(name), folder)
-        for seed in seeds[1:]:
+        for seed in training.seeds[1:] if training else []:
             _write(params, name, paths.of_seed(paths.checkpoint(name), seed), paths.of_seed(folder, seed))
 
 

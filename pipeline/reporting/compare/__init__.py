@@ -66,9 +66,30 @@ class Arm:
             if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
         }
 
+    @property
+    def seeds(self) -> dict[str, SeedSpread]:
+        """By metric, where the run was trained with several seeds."""
+        rows = self.content.get("seeds") or []
+        return {name: SeedSpread(mean, std, len(values)) for name, mean, std, *values in rows if len(values) > 1}
+
     def pairs(self, key: str) -> dict[str, Any]:
         """A list of pairs in metrics.json, such as its protocol, as a mapping."""
         return {str(what): value for what, value in self.content.get(key) or []}
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """How far one side's metric depends on the seed.
+
+    Attributes:
+        mean: over the seeds.
+        std: of a sample.
+        num: seeds.
+    """
+
+    mean: float
+    std: float
+    num: int
 
 
 @dataclass
@@ -220,7 +241,8 @@ def _judged(title: str, base: Arm | None, head: Arm | None, *, num_resamples: in
 def _differences(base: Arm, head: Arm, task: str, num_resamples: int) -> list[Difference]:
     ours, theirs = base.figures, head.figures
     figures = {name: (ours[name], theirs[name]) for name in ours if name in theirs}
-    if base.table is None or head.table is None or set(base.table.column_names) != set(head.table.column_names):
+    columns = [set(arm.table.column_names) if arm.table is not None else None for arm in (base, head)]
+    if base.table is None or head.table is None or columns[0] != columns[1]:
         return [
             Difference(name, a, b, None, None, None, None, comparison.NOT_TESTED) for name, (a, b) in figures.items()
         ]

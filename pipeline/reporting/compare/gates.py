@@ -10,7 +10,7 @@ from pipeline import metrics
 from pipeline.metrics import bootstrap
 from pipeline.metrics.comparison import Difference
 from pipeline.params import Gate
-from pipeline.reporting.compare import Comparison, RunComparison
+from pipeline.reporting.compare import Comparison, RunComparison, SeedSpread
 from pipeline.reporting.scores import printed
 
 
@@ -75,7 +75,38 @@ def _outcome(run: RunComparison, metric: str, gate: Gate) -> Outcome:
     difference = next((one for one in run.differences if one.metric == metric), None)
     if difference is None or difference.difference is None:
         return Outcome(run.title, metric, False, "undefined in the base")
-    return _held(run.title, difference, gate.min_delta, gate.level, -1 if is_lower_better else 1)
+    sign = -1 if is_lower_better else 1
+    spreads = [arm.seeds.get(metric) for arm in (run.base, run.head)]
+    if spreads[0] is not None and spreads[1] is not None:
+        return _held_by_seeds(run.title, difference, spreads[0], spreads[1], gate.min_delta, gate.level, sign)
+    return _held(run.title, difference, gate.min_delta, gate.level, sign)
+
+
+def _held_by_seeds(
+    run: str, one: Difference, base: SeedSpread, head: SeedSpread, min_delta: float, level: float | None, sign: int
+) -> Outcome:
+    """The difference of the means over seeds; its interval holds the noise of the seeds (Welch 1947) and of the images.
+
+    The variances of both add up; the quantile is Student's, with Welch's degrees of freedom of the seeds.
+    """
+    from scipy import stats
+
+    difference = head.mean - base.mean
+    words = f"{difference:+.4f} in the mean of {base.num} and {head.num} seeds"
+    if level is None:
+        return Outcome(run, one.metric, sign * difference >= min_delta, f"{words}, at least {min_delta:+g} is asked")
+    parts = [spread.std**2 / spread.num for spread in (base, head)]
+    of_seeds, of_images = sum(parts), float(one.drawn.var()) if len(one.drawn) else 0.0
+    freedom = (
+        of_seeds**2 / sum(part**2 / (s.num - 1) for part, s in zip(parts, (base, head), strict=True))
+        if of_seeds
+        else 1e9
+    )
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * (of_seeds + of_images) ** 0.5
+    passed = sign * difference + reach >= min_delta
+    said = "not below" if passed else "all of it below"
+    interval = f"{level:.0%} interval {difference - reach:+.4f} to {difference + reach:+.4f}"
+    return Outcome(run, one.metric, passed, f"{words}, {interval}: {said} a gain of {min_delta:+g}")
 
 
 def _held(run: str, one: Difference, min_delta: float, level: float | None, sign: int) -> Outcome:

@@ -73,6 +73,9 @@ def _details(run: RunComparison, link: str | None) -> list[str]:
     if run.differences:
         rows = [[text(cell) for cell in words.metric_row(run.task, one)] for one in run.differences]
         lines += [*table(list(words.HEADLINES[1:]), rows, num_text=1), ""]
+    if seeds := words.seed_rows(run):
+        rows = [[text(cell) for cell in row] for row in seeds]
+        lines += [*table(["over seeds", "base", "head"], rows, num_text=1), ""]
     lines += _pictures(run, link)
     return [*lines, "</details>", ""]
 

@@ -49,6 +49,8 @@ def _show_run(console: object, run: RunComparison) -> None:
         console.print(Text(sentence))
     if run.unequal:
         console.print(_table(("protocol", "base", "head"), words.change_rows(run.unequal)))
+    if seeds := words.seed_rows(run):
+        console.print(_table(("over seeds", "base", "head"), seeds))
     if run.differences and run.verdict != "identical":
         rows = [words.metric_row(run.task, one) for one in run.differences]
         console.print(_table(words.HEADLINES[1:], rows, [STYLES.get(one.verdict, "") for one in run.differences]))

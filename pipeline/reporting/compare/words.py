@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.metrics.comparison import Difference
-from pipeline.reporting.compare import Change, Comparison, RunComparison
+from pipeline.reporting.compare import Change, Comparison, RunComparison, SeedSpread
 from pipeline.reporting.scores import printed, score
 
 HEADLINES = ("run", "metric", "base", "head", "difference", "interval", "p", "verdict")
@@ -75,6 +75,17 @@ def reasons(run: RunComparison) -> list[str]:
     if run.data:
         found.append(f"data from: {', '.join(run.data)}")
     return found
+
+
+def seed_rows(run: RunComparison) -> list[list[str]]:
+    """Mean and deviation over the seeds of both sides, for the metrics that have them on one at least."""
+    sides = [arm.seeds if arm else {} for arm in (run.base, run.head)]
+    names = dict.fromkeys(name for side in sides for name in side)
+    return [[score(run.task, name).label, *(_spread(side.get(name)) for side in sides)] for name in names]
+
+
+def _spread(one: SeedSpread | None) -> str:
+    return f"{printed(one.mean)} ± {printed(one.std)} ({one.num})" if one else "n/a"
 
 
 def footnote(comparison: Comparison) -> str:

@@ -52,7 +52,7 @@ class Repository:
         return done.stdout.strip()
 
     def run(
-        self, name: str, found: np.ndarray, *, rule: str = "one", code: str = "1", data: str = "1", **training: Any
+        self, name: str, found: np.ndarray, *, rule: str = "one", code: str = "1", data: str = "1", seeds: Any = None, **training: Any
     ) -> None:
         """One classifier's entry, lock entries and report."""
         self.params["runs"][name] = {
@@ -75,7 +75,7 @@ class Repository:
         folder = self.folder / "reports/runs" / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "per_image.parquet").write_bytes(buffer.getvalue())
-        metrics = {**content, "intervals": intervals, "protocol": [["rule", rule]], "per_class": []}
+        metrics = {**content, "intervals": intervals, "protocol": [["rule", rule]], "seeds": seeds}
         (folder / "metrics.json").write_text(json.dumps(metrics))
 
     def commit(self, message: str) -> str:

@@ -135,6 +135,20 @@ def test_gates(planted: Comparison, gate: Gate, run: str, passed: bool, reason: 
     assert reason in outcome.reason
 
 
+def test_a_gate_takes_the_noise_of_seeds_into_account(repository: Repository) -> None:
+    """Means .80 and .70 over three seeds each. Deviations of .01 leave the fall certain, of .1 they do not."""
+    for side, mean, name in (("base", 0.8, "base"), ("head", 0.7, "head")):
+        for run, std in (("calm", 0.01), ("noisy", 0.1)):
+            values = [mean - std, mean, mean + std]  # their mean is `mean`, their sample deviation `std`
+            repository.run(run, scores(1, 0.8 if side == "base" else 0.79), seeds=[["top1", mean, std, *values]])
+        repository.commit(name)
+    found = compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=200)
+    calm, noisy = gates.judge(found, {"*": {"top1": Gate(min_delta=-0.005, level=0.95)}})
+    assert (calm.passed, noisy.passed) == (False, True)
+    assert "-0.1000 in the mean of 3 and 3 seeds" in calm.reason
+    assert "0.800 ± 0.010 (3)" in markdown.render(found)
+
+
 def test_a_gate_knows_which_way_is_better(planted: Comparison) -> None:
     """log_loss falls where the run was mended: a gain."""
     found = gates.judge(planted, {"mended": {"log_loss": Gate(min_delta=0.0)}, "broken": {"log_loss": Gate(floor=0.1)}})
