@@ -29,9 +29,9 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
         PipelineError: an image's boxes, scores and labels differ in number, or one of them is impossible.
     """
     info = split.info
-    raw = _predictions(predictions, len(info.classes))
+    raw = detections_of(predictions, len(info.classes))
     kept = suppressed(raw, evaluation)
-    targets = [_objects(rows) for rows in split.column("objects")]
+    targets = [objects_of(rows) for rows in split.column("objects")]
     evaluate = reference.evaluate_detections if evaluation.engine == "pycocotools" else metrics.evaluate_detections
     result = evaluate(predictions=kept, targets=targets, num_classes=len(info.classes))
     per_class = detection_details.by_size(result, metrics.per_class(result, info.classes), list(metrics.AREAS))
@@ -71,7 +71,7 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
     )
 
 
-def _predictions(predictions: Predictions, num_classes: int) -> list[Detections]:
+def detections_of(predictions: Predictions, num_classes: int) -> list[Detections]:
     """One checked prediction per image."""
     columns = (predictions.column(name) for name in ("boxes", "scores", "labels"))
     checked = []
@@ -105,7 +105,7 @@ def _chosen(prediction: Detections, indices: np.ndarray) -> Detections:
     )
 
 
-def _objects(rows: list[dict[str, Any]]) -> Objects:
+def objects_of(rows: list[dict[str, Any]]) -> Objects:
     """The boxes of a stored row; no image is decoded."""
     return Objects(
         boxes=np.array([row["bbox"] for row in rows], np.float32).reshape(-1, 4),
