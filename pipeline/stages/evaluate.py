@@ -49,8 +49,7 @@ def _judge_run(entry: Run, name: str) -> Verdict:
     verdict.protocol.append(("truth", f"sha256 {digest(map(repr, split.column(truth)))}"))
     family = importlib.import_module(f"pipeline.metrics.{entry.task}")
     groups = split.column("group") if "group" in split.table.column_names else None
-    if hasattr(family, "resampled"):
-        verdict.add_intervals(family.resampled, groups)
+    verdict.add_intervals(family.resampled, groups)
     if groups is not None:
         verdict.per_image = verdict.per_image.append_column("group", pa.array(groups, pa.string()))
     others = [paths.of_seed(folder, seed) for seed in (entry.training.seeds[1:] if entry.training else [])]
