@@ -133,32 +133,39 @@ class Masks:
         return self._keys
 
 
-def decode_runs(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+def decode_runs(strings: Sequence[bytes], numbers: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The runs of COCO's compressed strings: five bits a character, differences to the run before the last.
+
+    Args:
+        strings: one for each of N masks.
+        numbers: what messages call the masks; None: their index.
 
     Returns:
         Runs of all masks [R] int64 and their number in each mask [N].
 
     Raises:
-        ValueError: a string has a character that cannot be, or ends within a number; names its index.
+        ValueError: a string has a character that cannot be, or ends within a number; names the mask.
     """
+    numbers = range(len(strings)) if numbers is None else numbers
     codes = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
     lengths = np.array([len(string) for string in strings], np.int64)
     string_ends = np.cumsum(lengths)
     if len(codes) and (codes.min() < 0 or codes.max() > 63):
         at = np.flatnonzero((codes < 0) | (codes > 63))[0]
-        raise ValueError(f"mask {np.searchsorted(string_ends, at, side='right')}: no run-length string of COCO")
+        number = numbers[int(np.searchsorted(string_ends, at, side="right"))]
+        raise ValueError(f"mask {number}: no run-length string of COCO")
     closing = codes & 32 == 0
     closed = np.append(0, np.cumsum(closing))
     filled = lengths > 0
     cut = np.flatnonzero(filled)[~closing[string_ends[filled] - 1]]
     if len(cut):
-        raise ValueError(f"mask {cut[0]}: its run-length string ends within a number")
+        raise ValueError(f"mask {numbers[cut[0]]}: its run-length string ends within a number")
     last = np.flatnonzero(closing)
     first = np.append(0, last[:-1] + 1)[: len(last)]
     shift = 5 * (np.arange(len(codes)) - np.repeat(first, last - first + 1))
     if shift.max(initial=0) > 55:
-        raise ValueError(f"mask {np.searchsorted(string_ends, shift.argmax(), side='right')}: a run is too long")
+        number = numbers[int(np.searchsorted(string_ends, shift.argmax(), side="right"))]
+        raise ValueError(f"mask {number}: a run is too long")
     values = np.add.reduceat((codes & 31) << shift, first) if len(first) else np.zeros(0, np.int64)
     negative = codes[last] & 16 != 0
     values[negative] -= 1 << (shift[last][negative] + 5)
@@ -207,28 +214,29 @@ def masks_of(masks: Sequence[Any]) -> Masks:
     Raises:
         ValueError: one cannot be; names its index.
     """
-    sizes = np.zeros((len(masks), 2), np.int64)
-    columns: list[np.ndarray] = []
-    strings, places = [], []
-    for index, mask in enumerate(masks):
-        if isinstance(mask, np.ndarray):
-            sizes[index] = mask.shape
-            columns.append(_runs_of(mask))
-            continue
-        sizes[index] = mask["size"]
-        counts = mask["counts"]
-        if isinstance(counts, (bytes, str)):
-            strings.append(counts.encode() if isinstance(counts, str) else counts)
-            places.append(index)
-            columns.append(np.zeros(0, np.int64))
-        else:
-            columns.append(np.array(counts, np.int64))
-    if strings:
-        runs, nums = decode_runs(strings)
-        for place, part in zip(places, np.split(runs, np.cumsum(nums)[:-1]), strict=True):
-            columns[place] = part
-    nums = np.array([len(column) for column in columns], np.int64)
-    return masks_of_runs(np.concatenate([np.zeros(0, np.int64), *columns]), nums, sizes)
+    drawn = [isinstance(mask, np.ndarray) for mask in masks]
+    sizes = [mask.shape if array else mask["size"] for mask, array in zip(masks, drawn, strict=True)]
+    counts: list[Any] = [_runs_of(mask) if array else mask["counts"] for mask, array in zip(masks, drawn, strict=True)]
+    return masks_of_counts(sizes, counts)
+
+
+def masks_of_counts(sizes: Sequence[Sequence[int]], counts: Sequence[bytes | str | Sequence[int]]) -> Masks:
+    """Masks given by height and width and COCO's run lengths, compressed or not.
+
+    Raises:
+        ValueError: one cannot be; names its index.
+    """
+    places = [index for index, value in enumerate(counts) if isinstance(value, (bytes, str))]
+    strings = [value.encode() if isinstance(value := counts[index], str) else value for index in places]
+    runs, nums = decode_runs(strings, places)  # type: ignore[arg-type]
+    if len(places) < len(counts):
+        parts: list[Any] = [None] * len(counts)
+        for place, part in zip(places, np.split(runs, np.cumsum(nums)[:-1]), strict=False):
+            parts[place] = part
+        parts = [np.array(counts[i], np.int64) if part is None else part for i, part in enumerate(parts)]
+        nums = np.array([len(part) for part in parts], np.int64)
+        runs = np.concatenate([np.zeros(0, np.int64), *parts])
+    return masks_of_runs(runs, nums, np.array(sizes, np.int64).reshape(-1, 2))
 
 
 def _runs_of(mask: np.ndarray) -> np.ndarray:

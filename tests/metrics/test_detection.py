@@ -207,3 +207,137 @@ def test_outcome_agrees_with_the_matches_at_half_overlap():
         assert mine.right.sum() == (matched & ~ignored).sum()
         assert mine.wrong.sum() == ((matched | ignored) == 0).sum()
         assert mine.missed.sum() == (~target.iscrowd).sum() - mine.right.sum()
+
+
+def test_a_swapped_box_and_a_class_that_is_none_are_refused():
+    for prediction, message in (
+        (found([[5, 0, 0, 5]], [0.5]), "box has its corners swapped"),
+        (found([[0, 0, 5, 5]], [0.5], [7]), "label is no class"),
+    ):
+        with pytest.raises(ValueError, match=f"image 0: prediction 0: {message}"):
+            detection.evaluate_detections(predictions=[prediction], targets=[objects()], num_classes=1)
+
+
+@pytest.mark.parametrize("kind", ["masks", "keypoints"])
+def test_detections_without_what_is_judged_are_refused(kind):
+    """pycocotools scores boxes where masks are missing."""
+    with pytest.raises(ValueError, match=f"image 0: 0 {kind} for 1 detections"):
+        detection.evaluate_detections(
+            predictions=[found([[0, 0, 5, 5]], [0.5])], targets=[objects([[0, 0, 5, 5]])], num_classes=1, kind=kind
+        )
+
+
+def test_sigmas_must_be_as_many_as_keypoints():
+    points = np.ones((1, 3, 3))
+    target = Objects(np.array([[0, 0, 5, 5.0]]), np.zeros(1, int), np.ones(1), np.zeros(1, bool), keypoints=points)
+    shown = Detections(np.array([[0, 0, 5, 5.0]]), np.ones(1), np.zeros(1, int), keypoints=points)
+    call = {"predictions": [shown], "targets": [target], "num_classes": 1, "kind": "keypoints"}
+    with pytest.raises(ValueError, match="17 sigmas for 3 keypoints; fix: give one for each"):
+        detection.evaluate_detections(**call)
+    assert detection.evaluate_detections(**call, sigmas=[0.1, 0.1, 0.1]).metrics["map"] == pytest.approx(1)
+
+
+def test_columns_in_any_order_give_the_same(detection_set):
+    shown, truth, num_images, num_classes = detection_set(5, "masks")
+    order = np.random.default_rng(0).permutation(len(shown.images))
+    shown.scores = order / len(order)  # no ties
+    sizes = {"num_images": num_images, "num_classes": num_classes, "kind": "masks"}
+    mixed = detection.DetectionColumns(
+        shown.images[order], shown.labels[order], shown.scores[order], shown.boxes_xywh[order], shown.masks.take(order)
+    )
+    one = detection.evaluate_detections(predictions=shown, targets=truth, **sizes)
+    other = detection.evaluate_detections(predictions=mixed, targets=truth, **sizes)
+    assert one.metrics == other.metrics
+    assert one.metrics["map"] > 0
+    assert order[other.matches.indices].tolist() == one.matches.indices.tolist()
+
+
+def test_over_confidence_worked_by_hand():
+    truth = [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]
+    shown = found([truth[0], [60, 0, 70, 10], truth[1]], [0.875, 0.75, 0.5])
+    result = detection.evaluate_detections(predictions=[shown], targets=[objects(truth)], num_classes=2)
+    curve = detection.over_confidence(result, np.array([0.0, 0.5, 0.625, 0.875, 0.95]))
+    assert curve.precision[0].tolist() == pytest.approx([2 / 3, 2 / 3, 1 / 2, 1, np.nan], nan_ok=True)
+    assert curve.recall[0].tolist() == pytest.approx([2 / 3, 2 / 3, 1 / 3, 1 / 3, 0])
+    assert curve.f1[0].tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 5, 1 / 2, 0])  # 2 TP / (shown + 3)
+    assert curve.f1[2].tolist() == curve.f1[0].tolist()  # all classes together
+    assert curve.best() == [(0.0, pytest.approx(2 / 3)), None, (0.0, pytest.approx(2 / 3))]
+
+
+def test_federated_classes_are_judged_only_where_they_were_looked_for():
+    target = objects([[0, 0, 10, 10]], [0])
+    boxes = [[0, 0, 10, 10], [50, 0, 60, 10], [70, 0, 80, 10], [90, 0, 99, 10]]
+    shown = found(boxes, [0.5, 0.9, 0.8, 0.7], [0, 0, 1, 2])
+
+    def judged(**options):
+        federated = detection.Federated(**{"negatives": [[]], "not_exhaustive": [[]]} | options)
+        return detection.evaluate_detections(predictions=[shown], targets=[target], num_classes=3, federated=federated)
+
+    # class 0 has a truth: its false box counts, precision 1/2; classes 1 and 2 were not looked for
+    assert judged().metrics["map"] == pytest.approx(0.5)
+    assert judged().matches.labels.tolist() == [0, 0]
+    # not every object of class 0 is annotated: its false box is ignored
+    assert judged(not_exhaustive=[[0]]).metrics["map"] == pytest.approx(1)
+    # class 1 is known to be absent: it is judged, and without truth left out of the mean
+    assert judged(negatives=[[1]]).matches.labels.tolist() == [0, 0, 1]
+    assert judged(negatives=[[1]]).metrics["map"] == pytest.approx(0.5)
+    # of an image the best few of all classes: the true box comes fourth
+    assert judged(max_per_image=3).metrics["map"] == 0
+    by_frequency = judged(frequency=["r", "c", "f"]).metrics
+    assert by_frequency["map_rare"] == pytest.approx(0.5)
+    assert by_frequency["map_common"] is None
+    assert "mar300" in by_frequency
+
+
+def test_federated_figures_equal_another_implementation_of_lvis(tmp_path):
+    import json
+
+    from hotcoco import COCO, LVISeval
+
+    predictions, targets = random_set(num_images=30)
+    rng = np.random.default_rng(1)
+    negatives, partly, annotations, results = [], [], [], []
+    for image, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
+        target.iscrowd[:] = False
+        present = set(target.labels.tolist())
+        negatives.append([k for k in range(4) if k not in present and rng.random() < 0.5])
+        partly.append([k for k in sorted(present) if rng.random() < 0.3])
+        for box, label, area in zip(target.boxes.tolist(), target.labels.tolist(), target.area.tolist(), strict=True):
+            x1, y1, x2, y2 = box
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image + 1, "category_id": label + 1, "iscrowd": 0}
+                | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": area}
+            )
+        rows = zip(prediction.boxes.tolist(), prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
+        for (x1, y1, x2, y2), label, score in rows:
+            box = [x1, y1, x2 - x1, y2 - y1]
+            results.append({"image_id": image + 1, "category_id": label + 1, "bbox": box, "score": score})
+    frequency = ["r", "c", "f", "f"]
+    truth = {
+        "images": [
+            {
+                "id": i + 1,
+                "height": 300,
+                "width": 300,
+                "neg_category_ids": [k + 1 for k in negatives[i]],
+                "not_exhaustive_category_ids": [k + 1 for k in partly[i]],
+            }
+            for i in range(30)
+        ],
+        "categories": [{"id": k + 1, "name": str(k), "frequency": frequency[k]} for k in range(4)],
+        "annotations": annotations,
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    coco = COCO(str(tmp_path / "truth.json"))
+    oracle = LVISeval(coco, coco.load_res(str(tmp_path / "results.json")), "bbox")
+    oracle.run()
+    expected = oracle.get_results()
+    federated = detection.Federated(negatives, partly, frequency)
+    ours = detection.evaluate_detections(
+        predictions=predictions, targets=targets, num_classes=4, federated=federated
+    ).metrics
+    names = {"AP": "map", "AP50": "map50", "AP75": "map75", "APs": "map_small", "APm": "map_medium", "APl": "map_large"}
+    names |= {"APr": "map_rare", "APc": "map_common", "APf": "map_frequent"}
+    for theirs, name in names.items():
+        assert ours[name] == pytest.approx(expected[theirs], abs=1e-12), name
