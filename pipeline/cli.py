@@ -172,6 +172,17 @@ def _export(
         typer.echo(line)
 
 
+@app.command("explain-metric", help="Tell how a number of a report came about, and what other dialects would say.")
+def _explain_metric(
+    run: Annotated[str, typer.Argument(help="A run or a generator.")],
+    metric: Annotated[str, typer.Argument(help="A name in its metrics.json, such as `map50`.")],
+) -> None:
+    from pipeline.params import load
+    from pipeline.reporting.explain import command
+
+    command.run(load(), run, metric)
+
+
 def _names() -> list[str]:
     """Of all commands."""
     return [str(command.name) for command in app.registered_commands]

@@ -1,0 +1,78 @@
+"""`pipeline explain-metric`: how a number came about, and what other dialects would say of the same predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import paths
+from pipeline.errors import ParamsError, PipelineError, did_you_mean
+from pipeline.metrics import lookup
+from pipeline.params import Generator, Params, Run
+from pipeline.reporting.explain.parts import Explanation, shown
+
+
+def run(params: Params, name: str, metric: str) -> None:
+    """Prints what is to be said of one number of a run or a generator.
+
+    Raises:
+        ParamsError: no such run or metric.
+        PipelineError: the run has no report.
+    """
+    entry = params.learner(name)
+    folder = paths.generator_report(name) if isinstance(entry, Generator) else paths.run_report(name)
+    try:
+        content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PipelineError(
+            f"{folder / 'metrics.json'}: not readable ({type(error).__name__}); fix: dvc repro evaluate@{name}"
+        ) from None
+    figures = {key: value for key, value in content.items() if not isinstance(value, list | dict)}
+    if metric not in figures:
+        raise ParamsError(f"{name} has no metric {metric!r}; {did_you_mean(metric, figures)}")
+    ends = {key: (low, high) for key, low, high in content.get("intervals", [])}.get(metric)
+    between = f", 95% interval {ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
+    print(f"{metric} of {name}: {shown(figures[metric])}{between}")
+    known = lookup(entry.task, metric)
+    if known is not None:
+        good = {True: "; higher is better", False: "; lower is better", None: ""}[known.higher_is_better]
+        print(f"  {known.description}{good}")
+    print("\nProtocol")
+    for key, value in content["protocol"]:
+        print(f"  {key.replace('_', ' ')}: {value}")
+    explanation = _explained(entry, name, metric, folder)
+    if explanation.lines:
+        print("\nHow it came about")
+        print("\n".join(f"  {line}" for line in explanation.lines))
+    if explanation.dialects:
+        print("\nWhat other dialects say of the same predictions")
+        for rule, value in explanation.dialects:
+            change = ""
+            if value is not None and figures[metric] is not None:
+                change = f"{value - figures[metric]:+.4f}"
+            print(f"  {shown(value):>9}  {change:>8}  {rule}")
+    if explanation.missing:
+        print(f"\n{explanation.missing}")
+
+
+def _explained(entry: Run | Generator, name: str, metric: str, folder: Path) -> Explanation:
+    if isinstance(entry, Run) and entry.task == "detection":
+        from pipeline.reporting.explain import detection
+
+        return detection.explain(entry, name, metric)
+    try:
+        table = pq.read_table(folder / "per_image.parquet")
+    except (OSError, pa.ArrowInvalid):
+        return Explanation([], [], f"no {folder / 'per_image.parquet'}: nothing more can be told; fix: git checkout it")
+    if entry.task == "segmentation":
+        from pipeline.reporting.explain import segmentation
+
+        return segmentation.explain(table, metric)
+    if entry.task == "classification":
+        from pipeline.reporting.explain import classification
+
+        return classification.explain(table, metric)
+    return Explanation([], [], "other dialects need other features: see the protocol for those used here")
