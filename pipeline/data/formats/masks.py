@@ -99,7 +99,7 @@ class _Reader:
 
     def records(self) -> Iterator[Record | Fault]:
         for role, files in self.maps.items():
-            for key in files.keys() - self.files.keys():
+            for key in sorted(files.keys() - self.files.keys()):
                 fix = "add the image or remove this map"
                 name = shown(files[key], self.root)
                 yield Fault("no image", self.split, name, None, f"{role}: has no image of its name", fix)
