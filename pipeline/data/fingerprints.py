@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pipeline.data import images
+from pipeline.data.pool import ordered_map
+from pipeline.data.store import Store, map_encoded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FILE = "fingerprints.npy"
 SIDE = 16
+BANDS = 8  # of 8 bits each: two hashes that differ in fewer bits than there are bands agree in one of them
+MAX_DISTANCE = 6  # bits of 64
+MIN_CORRELATION = 0.98
+ROWS_AT_ONCE = 2048
 
 
 def of(image: Image) -> np.ndarray:
@@ -22,6 +32,124 @@ def of(image: Image) -> np.ndarray:
     return np.asarray(image.convert("L").resize((SIDE, SIDE), Resampling.BOX)).ravel()
 
 
+def _of_encoded(data: bytes, *, channels: int) -> np.ndarray:
+    return of(images.checked(images.opened(data), channels, whole=False))
+
+
 def save(folder: Path, by_split: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Writes the fingerprints of a store: [N, SIDE * SIDE] of all its images, splits in alphabetical order."""
-    np.save(folder / FILE, np.concatenate([one for name in sorted(by_split) for one in by_split[name]]))
+    np.save(folder / FILE, np.concatenate([part for name in sorted(by_split) for part in by_split[name]]))
+
+
+def load(store: Store) -> np.ndarray:
+    """[N, SIDE * SIDE] fingerprints of all images, splits in alphabetical order; made where the store has none."""
+    if (store.folder / FILE).is_file():
+        return np.load(store.folder / FILE)
+    function = functools.partial(_of_encoded, channels=store.info.channels)
+    found = [one for split in sorted(store.info.counts) for one in map_encoded(store.folder, split, "image", function)]
+    return np.array(found, np.uint8).reshape(-1, SIDE * SIDE)
+
+
+def equal_groups(store: Store, prints: np.ndarray) -> list[list[int]]:
+    """Groups of images whose pixels are the same, each in rising order, by their first.
+
+    Only images with one fingerprint and size are decoded to compare them.
+
+    Args:
+        store: of the N images.
+        prints: [N, D] their fingerprints.
+    """
+    sizes = np.concatenate(
+        [
+            np.stack([store.split(name).table.column(side).to_numpy() for side in ("height", "width")], 1)
+            for name in sorted(store.info.counts)
+        ]
+    )
+    keys = np.concatenate([prints, sizes.astype(np.int32).view(np.uint8).reshape(len(sizes), -1)], 1)
+    by_key: dict[bytes, list[int]] = {}
+    for place, key in enumerate(keys):
+        by_key.setdefault(key.tobytes(), []).append(place)
+    candidates = sorted(place for places in by_key.values() if len(places) > 1 for place in places)
+    digest = functools.partial(_digest, channels=store.info.channels)
+    groups: dict[bytes, list[int]] = {}
+    for place, found in zip(candidates, ordered_map(digest, _encoded(store, candidates)), strict=True):
+        groups.setdefault(found, []).append(place)
+    return sorted(group for group in groups.values() if len(group) > 1)
+
+
+def _encoded(store: Store, places: list[int]) -> Iterator[bytes]:
+    starts, start = {}, 0
+    for name in sorted(store.info.counts):
+        starts[name] = start
+        start += store.info.counts[name]
+    for name, start in starts.items():
+        column = store.split(name).table.column("image")
+        for place in places:
+            if start <= place < start + store.info.counts[name]:
+                yield column[place - start].as_py()
+
+
+def _digest(data: bytes, *, channels: int) -> bytes:
+    pixels = images.decode(data, channels)
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
+
+
+def hashes(prints: np.ndarray) -> np.ndarray:
+    """[N] uint64 perceptual hashes: which of the 8 x 8 lowest cosine frequencies are above their median.
+
+    C. Zauner: Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.1, here of
+    SIDE x SIDE pixels and with the constant term left as it is.
+
+    Args:
+        prints: [N, SIDE * SIDE] fingerprints.
+    """
+    steps = np.arange(SIDE)
+    cosines = np.cos(np.pi / SIDE * (steps + 0.5) * np.arange(8)[:, None])
+    squares = prints.reshape(-1, SIDE, SIDE).astype(np.float64)
+    frequencies = (cosines @ squares @ cosines.T).reshape(-1, 64)
+    bits = frequencies > np.median(frequencies, axis=1, keepdims=True)
+    return np.packbits(bits, axis=1).view(np.uint64).ravel()
+
+
+def near_pairs(prints: np.ndarray) -> np.ndarray:
+    """Pairs of images that look the same though not all their pixels agree need not be equal.
+
+    Hashes at most MAX_DISTANCE bits apart are found by bucket, then their fingerprints are held against each other:
+    a correlation of MIN_CORRELATION or more makes a pair, whatever their brightness and contrast.
+
+    Args:
+        prints: [N, SIDE * SIDE] fingerprints.
+
+    Returns:
+        [P, 2] positions, the first below the second, in rising order.
+    """
+    centred = prints.astype(np.float32) - prints.mean(1, dtype=np.float32, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1)
+    candidates = _near_hashes(hashes(prints))
+    kept = []
+    for start in range(0, len(candidates), 2**16):
+        first, second = candidates[start : start + 2**16].T
+        product = np.einsum("ij,ij->i", centred[first], centred[second])
+        kept.append(product >= MIN_CORRELATION * np.maximum(norms[first] * norms[second], 1e-3))
+    pairs = candidates[np.concatenate(kept)] if kept else candidates
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _near_hashes(values: np.ndarray) -> np.ndarray:
+    """[P, 2] pairs of positions whose 64-bit hashes differ in MAX_DISTANCE bits at most."""
+    found = [np.empty((0, 2), np.int64)]
+    for band in range(BANDS):
+        keys = (values >> np.uint64(8 * band)) & np.uint64(255)
+        order = np.argsort(keys, kind="stable")
+        for bucket in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
+            for start in range(0, len(bucket), ROWS_AT_ONCE):
+                rows = bucket[start : start + ROWS_AT_ONCE]
+                differences = values[rows][:, None] ^ values[bucket][None, :]
+                first, second = np.nonzero(np.bitwise_count(differences) <= MAX_DISTANCE)
+                # once for each pair, in the lowest of the bands in which its hashes agree
+                lower = differences[first, second]
+                is_first = rows[first] < bucket[second]
+                for earlier in range(band):
+                    is_first &= ((lower >> np.uint64(8 * earlier)) & np.uint64(255)) != 0
+                found.append(np.stack([rows[first], bucket[second]], 1)[is_first])
+    return np.concatenate(found)

@@ -43,12 +43,12 @@ def opened(data: bytes) -> Image:
     except UnidentifiedImageError:
         raise ImageError(f"not an image ({_seen(data)})") from None
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning):
-        raise ImageError(f"more pixels than the {MAX_PIXELS} that are decoded; fix: make it smaller") from None
+        raise ImageError(f"more pixels than the {MAX_PIXELS} that are decoded") from None
     except Exception as error:  # Pillow's readers raise whatever a broken header leads them to
         raise ImageError(f"its header cannot be read ({error})") from None
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
-        raise ImageError(f"{size} is more pixels than the {MAX_PIXELS} that are decoded; fix: make it smaller")
+        raise ImageError(f"{size} is more pixels than the {MAX_PIXELS} that are decoded")
     return image
 
 

@@ -12,48 +12,27 @@ import math
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.data import findings as findings_file
 from pipeline.data import fingerprints, images, store
 from pipeline.data.annotations import Fault, Frame, class_index, object_row
+from pipeline.data.findings import Finding
 from pipeline.data.formats import Fault as SourceFault
 from pipeline.data.images import ImageError
 from pipeline.data.pool import block_map
 from pipeline.data.records import Encoded, RawObject, Record
 from pipeline.errors import PipelineError
-from pipeline.paths import write_json
 from pipeline.progress import progress
 from pipeline.structures import IGNORE, SPLITS, DatasetInfo
 
 OnError = Literal["fail", "skip"]
-FINDINGS = "findings.json"
 FIX = "fix: correct or remove it"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong or worth knowing of an image or an annotation; a line of findings.json.
-
-    Attributes:
-        kind: the sort, for counting, such as "zero-area box".
-        split: train, val or test.
-        file: the image's name in its source.
-        index: of the annotation in its source; None: the image as a whole.
-        what: what was found, with the value.
-        action: kept, "dropped annotation" or "dropped image".
-    """
-
-    kind: str
-    split: str
-    file: str
-    index: int | str | None
-    what: str
-    action: Literal["kept", "dropped annotation", "dropped image"]
 
 
 @dataclass(frozen=True)
@@ -143,7 +122,7 @@ def ingest(
         for part, block in blocks:
             _leave_out_seen(block, seen)
             if block.fault is not None and on_error == "fail":
-                raise PipelineError(block.fault)
+                raise PipelineError(f"{block.fault}, or set on_error: skip")
             findings += block.findings
             for split, batch in block.batches.items():
                 encoded = [_again(part[place], block.states[place]) for place in block.places[split]]
@@ -156,7 +135,7 @@ def ingest(
             raise PipelineError(
                 f"{info.name}: no image is left ({len(findings)} faults{first}); fix: correct the source"
             )
-        write_json(writer.folder / FINDINGS, [asdict(finding) for finding in findings])
+        findings_file.write(writer.folder, findings)
         fingerprints.save(writer.folder, prints)
 
 
@@ -180,7 +159,7 @@ def _leave_out_seen(block: _Block, seen: set[str]) -> None:
                 file = batch.column("file_name")[place].as_py()
                 what = f"image_id: another image has the id {image_id!r} too"
                 block.findings.append(Finding("duplicate id", split, file, None, what, "dropped image"))
-                block.fault = block.fault or f"{file} {what}"
+                block.fault = block.fault or f"{file} {what}; {FIX}"
             seen.add(image_id)
         if not keep.all():
             block.batches[split] = batch.filter(pa.array(keep))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,8 @@ from pipeline.errors import PipelineError
 from pipeline.ops import masks as mask_ops
 from pipeline.paths import write_json, written_whole
 from pipeline.structures import DatasetInfo, Objects, Sample, Segments
+
+Result = TypeVar("Result")
 
 ROWS_PER_BATCH = 256
 MAX_BATCH_BYTES = 64 * 2**20  # of images; a batch is held in memory while it fills
@@ -305,20 +307,36 @@ def writing(folder: Path, info: DatasetInfo) -> Iterator[StoreWriter]:
 
 
 def _moments(folder: Path, channels: int) -> np.ndarray:
-    """`images.moments` over the train split, on all cores."""
-    batches = []
-    for path in sorted(folder.glob("train-*.arrow")):
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as shard:
-            batches += [(path, number) for number in range(shard.num_record_batches)]
-    parts = ordered_map(functools.partial(_batch_moments, channels=channels), batches, chunk=4)
+    """`images.moments` over the train split."""
+    parts = map_encoded(folder, "train", "image", functools.partial(_moments_of, channels=channels))
     return sum(parts, np.zeros((3, channels), np.int64))
 
 
-def _batch_moments(place: tuple[Path, int], *, channels: int) -> np.ndarray:
+def _moments_of(data: bytes, *, channels: int) -> np.ndarray:
+    return images.moments(images.shown(images.opened(data), channels))
+
+
+def map_encoded(folder: Path, split: str, column: str, function: Callable[[bytes], Result]) -> Iterator[Result]:
+    """`function` of every encoded image or map of a column, in order, on all cores; rows without one are left out.
+
+    Args:
+        folder: of the store.
+        split: train, val or test.
+        column: image, semantic or panoptic.
+        function: a module's function or a `functools.partial` of one.
+    """
+    places = []
+    for path in sorted(folder.glob(f"{split}-*.arrow")):
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as shard:
+            places += [(path, number) for number in range(shard.num_record_batches)]
+    for results in ordered_map(functools.partial(_of_batch, column=column, function=function), places, chunk=2):
+        yield from results
+
+
+def _of_batch(place: tuple[Path, int], *, column: str, function: Callable[[bytes], Result]) -> list[Result]:
     path, number = place
     with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as shard:
-        column = shard.get_batch(number).column("image")
-        return np.sum([images.moments(images.shown(images.opened(data.as_py()), channels)) for data in column], 0)
+        return [function(value.as_py()) for value in shard.get_batch(number).column(column) if value.is_valid]
 
 
 def _common_size(folder: Path) -> list[int] | None:
@@ -356,6 +374,25 @@ class Split:
     def column(self, name: str) -> list[Any]:
         """All values of a column, undecoded."""
         return self.table.column(name).to_pylist()
+
+    def objects(self) -> dict[str, np.ndarray]:
+        """All M objects of the split in the order of its images, without masks and keypoints.
+
+        Returns:
+            image: [M] position of the object's image in the split. label: [M]. bbox: [M, 4] float32 xyxy. area: [M]
+            float32. iscrowd: [M] bool.
+        """
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in ("image", "label", "bbox", "area", "iscrowd")}
+        start = 0
+        for chunk in self.table.column("objects").chunks:
+            lengths = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy()
+            parts["image"].append(np.repeat(np.arange(start, start + len(chunk)), lengths))
+            start += len(chunk)
+            flat = chunk.flatten()
+            for name in ("label", "area", "iscrowd"):
+                parts[name].append(pc.struct_field(flat, name).to_numpy(zero_copy_only=False))
+            parts["bbox"].append(pc.struct_field(flat, "bbox").flatten().to_numpy().reshape(-1, 4))
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     def row(self, index: int) -> dict[str, Any]:
         """One row as it is stored, images still encoded."""
