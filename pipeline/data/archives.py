@@ -92,6 +92,7 @@ class _Target:
         self.members = 0
         self.files: dict[str, str] = {}
         self.folders: set[str] = set()
+        self.made: set[tuple[str, ...]] = {()}
 
     def count(self, members: int, unpacked: int) -> None:
         """Notes what is to come, before it is unpacked."""
@@ -106,7 +107,6 @@ class _Target:
         """A folder member."""
         parts = _parts(name)
         self._enter(parts)
-        (self.folder / Path(*parts)).mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, content: IO[bytes], size: int) -> None:
         """A file member of `size` bytes."""
@@ -119,24 +119,25 @@ class _Target:
             other = self.files.get(key, "a folder")
             raise _Fault(f"{name!r} would overwrite {other!r}: names that are equal, or differ in case alone")
         self.files[key] = name
-        path = self.folder / Path(*parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written = 0
-        with path.open("xb") as file:
-            while chunk := content.read(min(CHUNK, size - written + 1)):
-                written += len(chunk)
-                if written > size:
-                    break
+        left = size
+        with open(os.path.join(self.folder, *parts), "xb") as file:
+            while left and (chunk := content.read(min(CHUNK, left))):
                 file.write(chunk)
-        if written != size:
+                left -= len(chunk)
+        if left or content.read(1):
             raise _Fault(f"{name!r} has not the {size} bytes that its header says")
 
     def _enter(self, parts: tuple[str, ...]) -> None:
+        """Makes a folder, and those above it."""
+        if parts in self.made:
+            return
         for end in range(1, len(parts) + 1):
             key = _folded(parts[:end])
             if key in self.files:
                 raise _Fault(f"{'/'.join(parts)!r} is a folder where {self.files[key]!r} is a file")
             self.folders.add(key)
+        self.folder.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+        self.made.add(parts)
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -246,7 +247,7 @@ def _untar(file: BinaryIO, start: bytes, target: _Target) -> None:
         raise _Fault("empty" if not start else f"not a zip or tar archive ({shown})")
     # headers, padding and pax records come on top of the files' own bytes
     stream = _Limited(cast(BinaryIO, opener(file)) if opener else file, target.limit + 2048 * MAX_MEMBERS)
-    with tarfile.open(fileobj=cast(Any, stream), mode="r|") as archive:
+    with tarfile.open(fileobj=cast(Any, stream), mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             target.count(1, member.size)
             if member.isdir():
