@@ -26,6 +26,7 @@ class Play:
         stall: seconds to wait there before.
         ranges: whether a Range is obeyed.
         length: whether the length of the body is said; without it the end of the connection ends the body.
+        chunked: whether the body comes in chunks, the last of which is empty, instead.
         headers: sent too; an ETag makes If-Range work.
     """
 
@@ -35,6 +36,7 @@ class Play:
     stall: float = 0.0
     ranges: bool = True
     length: bool = True
+    chunked: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,10 +107,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         headers = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
-        headers |= {"Content-Length": str(len(body) - start)} if play.length else {}
+        if play.chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        elif play.length:
+            headers["Content-Length"] = str(len(body) - start)
         self._send_headers({**headers, **play.headers})
         end = len(body) if play.cut is None else play.cut
-        self.wfile.write(body[start:end])
+        piece = body[start:end]
+        if play.chunked:
+            piece = b"%x\r\n%b\r\n" % (len(piece), piece) + (b"0\r\n\r\n" if play.cut is None else b"")
+        self.wfile.write(piece)
         self.wfile.flush()
         if play.stall:
             time.sleep(play.stall)

@@ -232,6 +232,12 @@ def test_a_length_that_is_not_said_is_no_fault(server, cache):
     assert fetch(asset(server.serve("f", CONTENT, [Play(length=False)]))).read_bytes() == CONTENT
 
 
+def test_a_body_in_chunks_is_resumed_too(server, cache):
+    plays = [Play(chunked=True, cut=1_500_000), Play(chunked=True)]
+    assert fetch(asset(server.serve("f", CONTENT, plays), checksum="", size=len(CONTENT))).read_bytes() == CONTENT
+    assert server.ranges() == [None, "bytes=1500000-"]
+
+
 def test_an_encoding_that_was_not_asked_for_is_refused(server, cache):
     url = server.serve("f", CONTENT, [Play(headers={"Content-Encoding": "br"})])
     with pytest.raises(PipelineError, match="sent br-encoded though"):
