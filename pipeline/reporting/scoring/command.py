@@ -128,18 +128,22 @@ def _found(path: Path, known: Truth, form: str, kind: Kind, one_based: bool) -> 
 
 def _others(truth_path: Path, predictions: Path, task: str, images: Path | None, classes: Path | None) -> Verdict:
     """The verdict of the tasks that runs have too, with intervals."""
-    from pipeline.metrics import classification as classification_metrics
-    from pipeline.metrics import segmentation as segmentation_metrics
+    from pipeline.metrics import captioning, classification, panoptic, segmentation
     from pipeline.reporting.scoring import maps, tables
+    from pipeline.reporting.scoring import panoptic as panoptic_maps
 
     if task == "semantic":
         verdict = maps.semantic(truth_path, predictions, classes, images)
-        verdict.add_intervals(segmentation_metrics.resampled, None)
+        verdict.add_intervals(segmentation.resampled, None)
+    elif task == "panoptic":
+        verdict = panoptic_maps.panoptic(truth_path, predictions)
+        verdict.add_intervals(panoptic.resampled, None)
     elif task == "classification":
         verdict = tables.classification(truth_path, predictions, classes, images)
-        verdict.add_intervals(classification_metrics.resampled, None)
+        verdict.add_intervals(classification.resampled, None)
     else:
-        raise ParamsError(f"--task {task}: not read yet")
+        verdict = tables.captions(truth_path, predictions)
+        verdict.add_intervals(captioning.resampled, None)
     verdict.protocol[:0] = [("task", task), ("num_images", verdict.per_image.num_rows)]
     return verdict
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from pipeline.data.formats import coco
 from pipeline.data.formats.coco import Id
 from pipeline.data.formats.json_file import BOM, NOT_FINITE, explain
 from pipeline.errors import PipelineError, did_you_mean
@@ -122,10 +123,10 @@ def read_coco(
         place = f"{path.name}#{index}"
         image = image_ids.get(entry.image_id)
         if image is None:
-            raise PipelineError(f"{place} image_id: {_unknown(entry.image_id, image_ids, 'image')}")
+            raise PipelineError(f"{place} image_id: {unknown(entry.image_id, image_ids, 'image')}")
         label = labels.get(entry.category_id)
         if label is None:
-            raise PipelineError(f"{place} category_id: {_unknown(entry.category_id, labels, 'category')}")
+            raise PipelineError(f"{place} category_id: {unknown(entry.category_id, labels, 'category')}")
         if getattr(entry, needed) is None:
             raise PipelineError(f"{place} {needed}: missing; fix: export {kind}, or score another --task")
         found = result.setdefault(image, Found())
@@ -172,7 +173,7 @@ def read_yolo(folder: Path, *, sizes: Mapping[str, tuple[int, int]], numbers: Ma
                 raise PipelineError(f"{place} box: not shares of the image ({fields[1:5]}); fix: divide by its sides")
             label = numbers.get(int(fields[0])) if fields[0].isdecimal() else None
             if label is None:
-                raise PipelineError(f"{place} class: {_unknown(fields[0], {str(n): 0 for n in numbers}, 'class')}")
+                raise PipelineError(f"{place} class: {unknown(fields[0], {str(n): 0 for n in numbers}, 'class')}")
             x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
             found.boxes_xywh.append([x - w / 2, y - h / 2, w, h])
             found.scores.append(values[4])
@@ -201,7 +202,7 @@ def read_voc(folder: Path, *, image_ids: set[str], classes: Mapping[str, int], o
             if len(fields) != 6:
                 raise PipelineError(f"{place}: {len(fields)} columns; fix: write image, score, x1, y1, x2, y2")
             if fields[0] not in image_ids:
-                raise PipelineError(f"{place} image: {_unknown(fields[0], dict.fromkeys(image_ids), 'image')}")
+                raise PipelineError(f"{place} image: {unknown(fields[0], dict.fromkeys(image_ids), 'image')}")
             score, *box = _numbers(place, fields[1:], ("score", "x1", "y1", "x2", "y2"))
             if one_based:
                 box = [box[0] - 1, box[1] - 1, box[2], box[3]]
@@ -214,6 +215,13 @@ def read_voc(folder: Path, *, image_ids: set[str], classes: Mapping[str, int], o
     return result
 
 
+def ids_of(path: Path) -> dict[Id, str]:
+    """Name of each image by its id in a COCO file."""
+    images = coco.File(path.parent, path.name, has_categories=False).images
+    ids = [msgspec.json.decode(raw, type=dict[str, Any]).get("id", "") for raw in images]
+    return {image_id: str(image_id) for image_id in ids}
+
+
 def read_captions(path: Path, image_ids: Mapping[Id, str]) -> dict[str, str]:
     """The caption of each image in a COCO result.
 
@@ -224,7 +232,7 @@ def read_captions(path: Path, image_ids: Mapping[Id, str]) -> dict[str, str]:
     for index, entry in enumerate(entries(path, Sentence, "captions")):
         image = image_ids.get(entry.image_id)
         if image is None:
-            raise PipelineError(f"{path.name}#{index} image_id: {_unknown(entry.image_id, image_ids, 'image')}")
+            raise PipelineError(f"{path.name}#{index} image_id: {unknown(entry.image_id, image_ids, 'image')}")
         if image in result:
             raise PipelineError(f"{path.name}#{index} image_id: {entry.image_id!r} has a caption; fix: keep one")
         result[image] = entry.caption
@@ -257,7 +265,7 @@ def _not_a_list(path: Path, data: bytes, error: Exception, what: str) -> str:
     return f"{path.name}: {explain(error)}; fix: give the list of {what}, as COCO's results are"
 
 
-def _unknown(value: Id, known: Mapping[Any, Any], what: str) -> str:
+def unknown(value: Id, known: Mapping[Any, Any], what: str) -> str:
     """What to say of an id that the truth does not have."""
     other: Id | None = int(value) if isinstance(value, str) and value.isdecimal() else None
     other = str(value) if isinstance(value, int) else other

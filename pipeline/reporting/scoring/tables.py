@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pipeline.data.formats import coco
 from pipeline.data.formats import csv as tables
 from pipeline.data.formats.class_list import read_classes
 from pipeline.data.records import Record
@@ -107,3 +108,48 @@ def _number(place: str, text: str) -> float:
     if not math.isfinite(value):
         raise PipelineError(f"{place}: not finite ({text}); fix: correct the row")
     return value
+
+
+def captions(truth: Path, predictions: Path) -> Verdict:
+    """Judges a caption for each image against the references of COCO's captions file.
+
+    Args:
+        truth: JSON with `images` and `annotations` of image_id and caption.
+        predictions: a JSON list of image_id and caption.
+
+    Raises:
+        PipelineError: a file is wrong, or an image has no reference or no caption.
+    """
+    from pipeline.metrics import captioning
+    from pipeline.reporting import plots
+    from pipeline.reporting.scoring import results
+
+    source = coco.read(truth.parent, split="test", images=".", captions=truth.name)
+    references: dict[str, list[str]] = {}
+    for item in source.records:
+        if not isinstance(item, Record):
+            raise PipelineError(str(item))
+        if not item.captions:
+            raise PipelineError(f"{truth.name}: no caption of image {item.image_id}; fix: add one or remove the image")
+        references[item.image_id] = item.captions
+    found = results.read_captions(predictions, results.ids_of(truth))
+    candidates = sets.in_order(predictions.name, found, list(references))
+    result = captioning.evaluate(candidates=candidates, references=list(references.values()))
+
+    def draw_pictures(folder: Path) -> None:
+        shares = [name for name in captioning.METRICS if name != "cider"]
+        plots.bars(folder / "scores.png", [result.metrics[name] for name in shares], shares, label="score")
+
+    return Verdict(
+        metrics=result.metrics,
+        per_class=[],
+        protocol=[
+            ("tokens", captioning.TOKENIZER),
+            ("references", f"{sum(map(len, references.values()))} of {len(references)} images"),
+            ("bleu", "COCO's: pooled over the images, brevity by the reference nearest in length"),
+            ("rouge_l", f"best precision and best recall of all references, beta {captioning.BETA}"),
+            ("cider", "CIDEr-D, rarity of words over the references scored here"),
+        ],
+        per_image=result.per_image.add_column(0, "image_id", pa.array(list(references))),
+        draw=draw_pictures,
+    )

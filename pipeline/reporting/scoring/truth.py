@@ -22,7 +22,7 @@ from pipeline.data.records import RawObject, Record
 from pipeline.errors import PipelineError
 from pipeline.metrics import overlaps
 from pipeline.metrics.detection import ObjectColumns
-from pipeline.reporting.scoring.results import Kind
+from pipeline.reporting.scoring.results import Kind, ids_of
 
 Format = Literal["coco", "voc", "yolo"]
 
@@ -78,10 +78,6 @@ def read_coco(path: Path, kind: Kind, images: Path | None) -> Truth:
     role = {"keypoints" if kind == "keypoints" else "annotations": path.name}
     source = coco.read(root, split="test", images=images or root, **role)  # type: ignore[arg-type]
     file = coco.File(root, path.name)
-    by_id: dict[Id, str] = {}
-    for raw in file.images:
-        entry = msgspec.json.decode(raw, type=dict[str, Any])
-        by_id[entry.get("id", "")] = str(entry.get("id", ""))
     boxes: dict[Id, list[float] | None] = {}
     for position, raw in enumerate(file.annotations):
         try:
@@ -92,7 +88,7 @@ def read_coco(path: Path, kind: Kind, images: Path | None) -> Truth:
     classes = source.info.classes
     labels: dict[Any, int] = {category.id: classes.index(category.name) for category in file.categories}
     truth = _gather(path.name, source, kind, boxes, has_images=images is not None)
-    truth.by_id, truth.labels = by_id, labels
+    truth.by_id, truth.labels = ids_of(path), labels
     return truth
 
 
