@@ -129,12 +129,13 @@ def glass_blur(pixels: np.ndarray, strength: tuple[float, int, int], rng: Genera
     """Frosted glass: pixels come from anywhere in a neighbourhood."""
     from scipy.ndimage import gaussian_filter
 
-    sigma, reach, times = strength[0] * unit, max(1, round(strength[1] * unit)), strength[2]
+    # at full size each of -reach to reach is as likely; on a small image most pixels stay
+    sigma, reach, times = strength[0] * unit, (strength[1] + 0.5) * unit, strength[2]
     blurred = gaussian_filter(pixels, (sigma, sigma, 0))
     height, width = pixels.shape[:2]
     rows, columns = np.mgrid[:height, :width]
     for _ in range(times):
-        moves = rng.integers(-reach, reach + 1, size=(2, height, width))
+        moves = np.rint(rng.uniform(-reach, reach, size=(2, height, width))).astype(int)
         blurred = blurred[(rows + moves[0]).clip(0, height - 1), (columns + moves[1]).clip(0, width - 1)]
     return gaussian_filter(blurred, (sigma, sigma, 0))
 

@@ -7,22 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline import paths
 from pipeline.data import features as feature_files
 from pipeline.params import Params, Run
 from pipeline.progress import progress
-from pipeline.structures import Prediction
 from pipeline.training import checkpoint as checkpoints
-
-BOXES = pa.list_(pa.list_(pa.float32(), 4))
-SCHEMAS = {
-    "classification": {"scores": pa.list_(pa.float32())},
-    "detection": {"boxes": BOXES, "scores": pa.list_(pa.float32()), "labels": pa.list_(pa.int32())},
-    "segmentation": {"label_map": pa.binary()},
-}
+from pipeline.training.inference import SCHEMAS, Network
 
 
 def run(params: Params, name: str) -> None:
@@ -57,39 +49,12 @@ def _write(params: Params, name: str, weights: Path, folder: Path) -> None:
 
 
 def _predict(params: Params, entry: Run, checkpoint: checkpoints.Checkpoint) -> Iterator[dict[str, Any]]:
-    import torch
-
     from pipeline.data.loader import Loader
     from pipeline.data.store import Store
-    from pipeline.models import tasks
-    from pipeline.training import seeding
 
-    compute = seeding.set_up(params.defaults)
-    model: Any = tasks.restore(checkpoint.model, checkpoint.info, checkpoint.model_params, checkpoint.arrays)
-    model.to(compute.device)
+    network = Network(params, checkpoint)
     split = Store(paths.inputs(entry.inputs)).split(entry.prediction.split)
-    assert checkpoint.info.image_size is not None
-    height, width = checkpoint.info.image_size
-    loader = Loader(split, entry.prediction.batch_size, (height, width))
+    loader = Loader(split, entry.prediction.batch_size, network.image_size)
     for batch in progress(loader.batches(), "predict", len(loader)):
-        with torch.inference_mode(), compute.autocast():
-            predictions = model.predict(batch.images.to(compute.device))
-        for image_id, size, prediction in zip(batch.image_ids, batch.sizes, predictions, strict=True):
-            yield {"image_id": image_id, **_columns(prediction, (height, width), size)}
-
-
-def _columns(prediction: Prediction, size: tuple[int, int], original: tuple[int, int]) -> dict[str, Any]:
-    """The columns of one image, boxes and maps brought back from the model's size to the original's (height, width)."""
-    if prediction.label_map is not None:
-        from pipeline.data.store import encode_png
-
-        rows, columns = (((np.arange(o) + 0.5) * s / o).astype(int) for o, s in zip(original, size, strict=True))
-        return {"label_map": encode_png(prediction.label_map[rows][:, columns])}
-    if prediction.boxes is not None:
-        scale = np.array([original[1] / size[1], original[0] / size[0]] * 2, np.float32)
-        return {
-            "boxes": list(prediction.boxes * scale),
-            "scores": prediction.scores,
-            "labels": prediction.labels,
-        }
-    return {"scores": prediction.scores}
+        for image_id, row in zip(batch.image_ids, network.rows(batch), strict=True):
+            yield {"image_id": image_id, **row}

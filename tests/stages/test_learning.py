@@ -18,6 +18,7 @@ from pipeline.params import load
 from pipeline.stages import evaluate, extract, predict, sample, train, visualise
 from pipeline.structures import DatasetInfo, Objects, Sample
 from pipeline.training import loop
+from pipeline.training.inference import SCHEMAS
 
 COUNTS = {"train": 12, "val": 3, "test": 5}
 CLASSES = ["red", "green", "blue"]
@@ -253,7 +254,7 @@ def test_a_head_on_pixels_tells_the_colours_apart(project):
 
 def test_detectors_write_boxes_in_pixels_of_the_original(project):
     table = rows_of(paths.predictions("fcos") / "predictions.arrow")
-    assert table.schema == pa.schema({"image_id": pa.string(), **predict.SCHEMAS["detection"]})
+    assert table.schema == pa.schema({"image_id": pa.string(), **SCHEMAS["detection"]})
     rows = table.to_pylist()
     assert [row["image_id"] for row in rows] == [f"test_{i}" for i in range(5)]
     reach = np.zeros(4)
@@ -266,15 +267,6 @@ def test_detectors_write_boxes_in_pixels_of_the_original(project):
         reach = np.maximum(reach, boxes.max(0) / [width, height, width, height])
     assert (reach[2:] > 0.9).all()  # they fill the image, whose size is not the network's
     assert info_of(paths.predictions("fcos"))["probabilities"] is False
-
-
-def test_boxes_and_maps_are_brought_back_by_hand():
-    boxes = np.array([[8, 8, 16, 32]], np.float32)
-    back = predict._columns(predict.Prediction(boxes=boxes), (32, 16), (64, 8))
-    assert np.array(back["boxes"]).tolist() == [[4, 16, 8, 64]]  # width 16 -> 8, height 32 -> 64
-    label_map = np.array([[1, 2], [3, 4]], np.uint8)
-    back = predict._columns(predict.Prediction(label_map=label_map), (2, 2), (4, 2))
-    assert decode_image(back["label_map"], 1)[..., 0].tolist() == [[1, 2], [1, 2], [3, 4], [3, 4]]
 
 
 def test_segmenters_write_maps_of_the_original_size(project):
