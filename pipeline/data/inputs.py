@@ -70,7 +70,7 @@ def _copied(address: str, scheme: str) -> Path:
             f"inputs: {scheme}:// needs a package ({shown}); fix: pip install {SCHEMES[scheme]}"
         ) from None
     try:
-        if ARCHIVE.search(place):
+        if ARCHIVE.search(place.partition("?")[0]):
             return _only_folder(originals.unpacked(_copied_file(files, place, address)).root)
         return _copied_folder(files, place, shown)
     except PipelineError:
@@ -108,7 +108,7 @@ def _copied_folder(files: Any, place: str, shown: str) -> Path:
     for name, _ in details:
         if not is_inside(name):
             raise PipelineError(f"{shown}: a file outside of the folder ({name!r}); fix: name its own folder")
-    folder = download.cache() / "inputs" / f"{PurePosixPath(root).name}-{_key(shown, details)}"
+    folder = download.cache() / "inputs" / f"{PurePosixPath(root).name}-{_key(root, details)}"
     if not folder.exists():
         with written_whole(folder) as temporary:
             for name, _ in progress(details, f"copy {shown}", total=len(details)):
