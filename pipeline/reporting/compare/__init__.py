@@ -27,6 +27,8 @@ STAGES_OF = {
     "augmentations": ("augment",),
     "features": ("extract",),
 }
+CHOICES = ("score_threshold", "suppression")
+"""Lines of a protocol that are choices of the run, as its params are: what is compared, not how it is measured."""
 SHARED = ("device", "precision", "threads", "seed")
 """What a run reads of `defaults` beside `training`."""
 
@@ -232,7 +234,10 @@ def _judged(title: str, base: Arm | None, head: Arm | None, *, num_resamples: in
     code, other_code = dict(_code(base)), dict(_code(head))
     result.code = [change.what for change in _changes(code, other_code)]
     result.data = [change.what for change in _changes(dict(_data(base)), dict(_data(head)))]
-    result.unequal = _changes(base.pairs("protocol"), head.pairs("protocol"))
+    rules = [
+        {what: value for what, value in arm.pairs("protocol").items() if what not in CHOICES} for arm in (base, head)
+    ]
+    result.unequal = _changes(*rules)
     if not result.unequal:
         result.differences = _differences(base, head, result.task, num_resamples)
     return result

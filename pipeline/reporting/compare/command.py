@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from pipeline import params, paths
 from pipeline.errors import ParamsError
-from pipeline.metrics.comparison import Difference
+from pipeline.metrics.comparison import IDENTICAL, Difference
+from pipeline.progress import progress
 from pipeline.reporting import compare as comparing
-from pipeline.reporting.compare import Comparison, RunComparison, gates, markdown, page, terminal
+from pipeline.reporting.compare import Comparison, RunComparison, flips, gates, markdown, page, terminal
 from pipeline.reporting.compare.revisions import WORKSPACE, resolve
 
 GATE_FAILED = 3
@@ -54,7 +56,10 @@ def run(
     if md is not None:
         _write(md, markdown.render(found, outcomes, link))
     if html is not None:
-        _write(html, page.render(found, outcomes))
+        with tempfile.TemporaryDirectory() as scratch:
+            listed = [run for run in found.runs if run.verdict not in (IDENTICAL, "new", "gone")]
+            turned = {run.title: flips.sheet(run, Path(scratch)) for run in progress(listed, "pictures")}
+        _write(html, page.render(found, outcomes, turned))
     if as_json is not None:
         paths.write_json(as_json, content(found, outcomes))
     return 0 if all(outcome.passed for outcome in outcomes) else GATE_FAILED

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.reporting import page
@@ -20,8 +20,16 @@ class Pair:
     head: bytes | None
 
 
-def render(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> str:
-    """The HTML of the comparison."""
+def render(
+    comparison: Comparison, outcomes: Sequence[Outcome] = (), flips: Mapping[str, bytes | str] | None = None
+) -> str:
+    """The HTML of the comparison.
+
+    Args:
+        comparison: of two sides.
+        outcomes: of the gates.
+        flips: by run, the picture of the images that turned, or why there is none.
+    """
     from markupsafe import Markup
 
     listed = [run for run in comparison.runs if not run.is_unchanged]
@@ -35,6 +43,7 @@ def render(comparison: Comparison, outcomes: Sequence[Outcome] = ()) -> str:
             outcomes=outcomes,
             words=words,
             pairs={run.title: pairs(run) for run in listed},
+            flips=flips or {},
             png=page.data_uri,
             css=Markup((page.HERE / "page.css").read_text(encoding="utf-8")),
         )

@@ -44,6 +44,35 @@ class Revision:
         done = _git("cat-file", "blob", f"{self.commit}:{path.as_posix()}")
         return done.stdout if done.returncode == 0 else None
 
+    def fetched(self, folder: Path, scratch: Path) -> Path | None:
+        """A folder of data as this state has it: the workspace's own, or out of DVC's cache or remote.
+
+        Args:
+            folder: an output of a stage.
+            scratch: an empty place that may be written to.
+
+        Returns:
+            Where it lies now; None where neither cache nor remote has it.
+        """
+        wanted = self._hash(folder)
+        here = Revision(WORKSPACE, "")
+        if folder.is_dir() and (not self.commit or (wanted and here._hash(folder) == wanted)):
+            return folder
+        if not self.commit:
+            return None
+        from dvc.api import DVCFileSystem
+
+        place = scratch / self.commit / folder
+        try:
+            DVCFileSystem(".", rev=self.commit).get(folder.as_posix(), str(place), recursive=True)
+        except Exception:  # whatever a cache or a remote may raise: without the data there are no pictures
+            return None
+        return place if place.is_dir() else None
+
+    def _hash(self, folder: Path) -> str | None:
+        outs = (out for stage in self.stages.values() for out in stage.get("outs") or [])
+        return next((out.get("md5") for out in outs if out.get("path") == folder.as_posix()), None)
+
     def names(self, folder: Path) -> list[str]:
         """What lies in a folder."""
         if not self.commit:

@@ -3,9 +3,11 @@
 Each module has `judge(...) -> Verdict`; `stages/evaluate.py` reads the files before and writes them after.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.metrics import bootstrap
+from pipeline.reporting import gallery
 from pipeline.reporting.gallery import Item
 from pipeline.structures import DatasetInfo
 
@@ -96,6 +99,10 @@ class Predictions:
         """The values of a column, lists as arrays of numbers."""
         return self.table.column(name).to_pylist()
 
+    def of(self, indices: Sequence[int]) -> Predictions:
+        """Those of some images."""
+        return replace(self, table=self.table.take(pa.array(indices, pa.int64())))
+
     def fault(self, image_id: str, key: str, what: str) -> PipelineError:
         """An error about one image."""
         return PipelineError(f"{self.file}#{image_id} {key}: {what}; fix: {self.fix}")
@@ -126,6 +133,12 @@ def some_and_worst(badness: np.ndarray, num_random: int, num_worst: int) -> tupl
     drawn = np.random.default_rng(0).permutation(len(badness))[:num_random].tolist()
     order = [int(i) for i in np.argsort(-badness, kind="stable") if badness[i] > 0 and i not in set(drawn)]
     return sorted(drawn), order[:num_worst]
+
+
+def of_gallery(badness: np.ndarray) -> list[int]:
+    """Indices of the images of a run's gallery: some drawn at random, then the worst."""
+    drawn, worst = some_and_worst(badness, gallery.NUM_RANDOM, gallery.NUM_WORST)
+    return drawn + worst
 
 
 def _rounded(value: Any) -> Any:

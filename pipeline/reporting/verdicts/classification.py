@@ -1,5 +1,6 @@
 """The verdict on a classifier's scores."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from pipeline.data.store import Split
 from pipeline.metrics import classification as metrics
 from pipeline.params import ClassificationEvaluation
 from pipeline.reporting import plots
-from pipeline.reporting.verdicts import Predictions, Verdict, some_and_worst
+from pipeline.reporting.gallery import Item, Mark
+from pipeline.reporting.verdicts import Predictions, Verdict, class_colours, of_gallery, some_and_worst
 from pipeline.visualise import draw
 
 COLUMNS, CELL = 8, 112
@@ -55,7 +57,38 @@ def judge(predictions: Predictions, split: Split, evaluation: ClassificationEval
             }
         ),
         draw=draw_pictures,
+        show=lambda: (
+            items(
+                predictions,
+                split,
+                evaluation,
+                of_gallery(_mistakes(scores, labels)),
+            ),
+            dict(zip(names, class_colours(split.info), strict=True)),
+        ),
     )
+
+
+def items(
+    predictions: Predictions, split: Split, evaluation: ClassificationEvaluation, indices: Sequence[int]
+) -> list[Item]:
+    """Some images with their class and the answer, for a gallery."""
+    names = split.info.classes
+    shown = []
+    for index, scores in zip(indices, predictions.of(indices).column("scores"), strict=True):
+        sample, best = split.read(index), int(np.argmax(scores))
+        assert sample.label is not None
+        kind = "right" if best == sample.label else "wrong"
+        score = max(scores) if predictions.info["probabilities"] else None
+        truth = Mark(names[sample.label], "truth")
+        shown.append(Item(sample.image_id, sample.image, [truth], [Mark(names[best], kind, score=score)]))
+    return shown
+
+
+def _mistakes(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[N], 0 where right, else 1 and by how much the answer leads the truth."""
+    lead = scores.max(1, keepdims=True) - np.take_along_axis(scores, labels[:, None], 1)
+    return np.where(scores.argmax(1) == labels, 0, 1 + lead[:, 0])
 
 
 def _per_class(scores: np.ndarray, labels: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
@@ -118,9 +151,7 @@ def _scores(predictions: Predictions, num_classes: int, probabilities: bool) -> 
 def _draw_predictions(path: Path, split: Split, scores: np.ndarray, labels: np.ndarray, probabilities: bool) -> None:
     """Images drawn at random, then mistakes that lead the truth by most; green frames are right, orange ones wrong."""
     predicted, names = scores.argmax(1), split.info.classes
-    lead = scores.max(1, keepdims=True) - np.take_along_axis(scores, labels[:, None], 1)
-    mistakes = np.where(predicted == labels, 0, 1 + lead[:, 0])
-    drawn, worst = some_and_worst(mistakes, 2 * COLUMNS, 2 * COLUMNS)
+    drawn, worst = some_and_worst(_mistakes(scores, labels), 2 * COLUMNS, 2 * COLUMNS)
     images, captions = [], []
     for index in drawn + worst:
         share = f" {scores[index].max():.0%}" if probabilities else ""

@@ -1,5 +1,6 @@
 """The verdict on a detector's raw boxes, after suppression."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,19 @@ import pyarrow as pa
 
 from pipeline.data.store import Split
 from pipeline.metrics import detection as metrics
-from pipeline.metrics import reference
+from pipeline.metrics import detection_errors, reference
 from pipeline.metrics.detection import Detections
 from pipeline.params import DetectionEvaluation
 from pipeline.reporting import plots
-from pipeline.reporting.verdicts import Predictions, Verdict, class_colours, detection_details, some_and_worst
+from pipeline.reporting.gallery import Item, Mark
+from pipeline.reporting.verdicts import (
+    Predictions,
+    Verdict,
+    class_colours,
+    detection_details,
+    of_gallery,
+    some_and_worst,
+)
 from pipeline.reporting.verdicts.suppression import described, suppressed
 from pipeline.structures import Objects
 from pipeline.visualise import draw
@@ -20,6 +29,8 @@ from pipeline.visualise import draw
 SHOWN_SCORE, SHOWN_IOU = 0.3, 0.5
 """The score from which a box is drawn and counted image by image, and the IoU at which it is right."""
 NUM_RANDOM, NUM_WORST, CELL = 4, 2, 192
+LEAST_SCORE, MOST_SHOWN = 0.1, 30
+"""Of the detections of an image in the gallery."""
 
 
 def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluation) -> Verdict:
@@ -42,6 +53,8 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
     outcomes = [
         metrics.outcome(prediction=p, target=t, iou_threshold=SHOWN_IOU) for p, t in zip(shown, targets, strict=True)
     ]
+
+    mistakes = np.array([o.wrong.sum() + o.missed.sum() for o in outcomes])
 
     def draw_pictures(folder: Path) -> None:
         curves = metrics.precision_recall(result)
@@ -68,7 +81,36 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
         per_image=_per_image(predictions.image_ids, targets, shown, outcomes, result),
         draw=draw_pictures,
         tables=details.tables(),
+        show=lambda: (
+            items(predictions, split, evaluation, of_gallery(mistakes)),
+            dict(zip(info.classes, class_colours(info), strict=True)),
+        ),
     )
+
+
+def items(
+    predictions: Predictions, split: Split, evaluation: DetectionEvaluation, indices: Sequence[int]
+) -> list[Item]:
+    """Some images with their truths and detections, each with what became of it, for a gallery."""
+    names = split.info.classes
+    kept = suppressed(detections_of(predictions.of(indices), len(names)), evaluation)
+    samples = [split.read(index) for index in indices]
+    targets = [sample.objects for sample in samples if sample.objects is not None]
+    errors = detection_errors.error_types(predictions=kept, targets=targets, num_classes=len(names))
+    kinds = [*detection_errors.KINDS, "right", "ignored"]
+    shown = []
+    for sample, found, target, of in zip(samples, kept, targets, errors.of_detections, strict=True):
+        best = np.flatnonzero(found.scores >= LEAST_SCORE)[:MOST_SHOWN]
+        missed = metrics.outcome(
+            prediction=_chosen(found, found.scores >= SHOWN_SCORE), target=target, iou_threshold=SHOWN_IOU
+        ).missed
+        truth = [
+            Mark(names[label], "missed" if lost else "found", box)
+            for label, lost, box in zip(target.labels, missed, target.boxes, strict=True)
+        ]
+        answers = [Mark(names[found.labels[i]], kinds[of[i]], found.boxes[i], float(found.scores[i])) for i in best]
+        shown.append(Item(sample.image_id, sample.image, truth, answers))
+    return shown
 
 
 def detections_of(predictions: Predictions, num_classes: int) -> list[Detections]:

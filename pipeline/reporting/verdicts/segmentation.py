@@ -1,5 +1,6 @@
 """The verdict on semantic label maps."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from pipeline.errors import PipelineError
 from pipeline.metrics import segmentation as metrics
 from pipeline.params import SegmentationEvaluation
 from pipeline.reporting import plots
-from pipeline.reporting.verdicts import Predictions, Verdict, some_and_worst
+from pipeline.reporting.gallery import Item, Mark
+from pipeline.reporting.verdicts import Predictions, Verdict, of_gallery, some_and_worst
 from pipeline.structures import IGNORE
 from pipeline.visualise import draw
 
@@ -42,6 +44,8 @@ def judge(predictions: Predictions, split: Split, evaluation: SegmentationEvalua
     table = metrics.per_image(counts)
     ious = table.column("miou").to_pylist()
 
+    badness = np.array([0 if iou is None else 1 - iou for iou in ious])
+
     def draw_pictures(folder: Path) -> None:
         colours = split.info.colours
         plots.bars(
@@ -54,7 +58,6 @@ def judge(predictions: Predictions, split: Split, evaluation: SegmentationEvalua
         left_out = bool(pooled[:, -1].any())
         shown = pooled if left_out else pooled[:, :-1]
         plots.confusion_matrix(folder / "confusion.png", shown, names, columns=[*names, "none"] if left_out else names)
-        badness = np.array([0 if iou is None else 1 - iou for iou in ious])
         drawn, worst = some_and_worst(badness, NUM_RANDOM, NUM_WORST)
         images, captions = [], []
         for index in drawn + worst:
@@ -76,7 +79,7 @@ def judge(predictions: Predictions, split: Split, evaluation: SegmentationEvalua
         per_class=per_class,
         protocol=[
             ("pooling", "one confusion matrix over all images"),
-            ("miou", f"mean over the classes in truth or prediction, {sum(r['iou'] is not None for r in per_class)}"),
+            ("miou", "mean over the classes in truth or prediction"),
             ("frequency_weighted_iou", "weighted by the pixels of the truth"),
             ("dice", "mean over the same classes"),
             ("boundary_iou", f"mean over the classes with an outline; {band}"),
@@ -86,7 +89,32 @@ def judge(predictions: Predictions, split: Split, evaluation: SegmentationEvalua
         ],
         per_image=pa.table({"image_id": predictions.image_ids, **{n: table.column(n) for n in table.column_names}}),
         draw=draw_pictures,
+        show=lambda: (
+            items(predictions, split, evaluation, of_gallery(badness)),
+            dict(zip(names, split.info.colours, strict=False)),
+        ),
     )
+
+
+def items(
+    predictions: Predictions, split: Split, evaluation: SegmentationEvaluation, indices: Sequence[int]
+) -> list[Item]:
+    """Some images with both maps as layers, for a gallery; a class is missed or invented where one map alone has it."""
+    info = split.info
+    shown = []
+    for index, data in zip(indices, predictions.of(indices).column("label_map"), strict=True):
+        sample, answer = split.read(index), decode_image(data, 1)[..., 0]
+        assert sample.semantic is not None
+        maps = {"prediction": answer, "truth": sample.semantic}
+        there, said = (set(np.unique(m[m < len(info.semantic_classes)]).tolist()) for m in (sample.semantic, answer))
+        truth = [Mark(info.semantic_classes[v], "found" if v in said else "missed") for v in sorted(there)]
+        answers = [Mark(info.semantic_classes[v], "invented") for v in sorted(said - there)]
+        layers = {
+            name: draw.label_map(sample.image, label_map, colours=info.colours, alpha=1.0)
+            for name, label_map in maps.items()
+        }
+        shown.append(Item(sample.image_id, sample.image, truth, answers, layers))
+    return shown
 
 
 def _label_map(
