@@ -237,7 +237,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     whites = (65535.0,) if is_whole else (1.0, 255.0)
     white = next((white for white in whites if least >= 0 and greatest <= white), None)
     if white is None:
-        return np.round((values - least) * (255 / (greatest - least))).astype(np.uint8)
+        return np.round((values - least) * (255 / max(greatest - least, 1e-300))).astype(np.uint8)
     return np.round(values * (255 / white)).astype(np.uint8)
 
 

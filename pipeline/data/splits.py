@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from pipeline.errors import ParamsError
@@ -53,9 +54,13 @@ def assign(
     filled, total = dict.fromkeys(wanted, 0), 0
     for _, members in sorted(strata.items()):
         total += sum(sizes[unit] for unit in members)
+        # in the drawn order the first go to the first split, and so on; what rounding leaves counts for the next class
+        ends = list(accumulate(shares[name] * total - filled[name] for name in wanted))
+        start = 0
         for unit in sorted(members, key=lambda unit: _draw(seed, unit)):
-            # to the split that lacks most of its share; what rounding leaves of one class counts for the next
-            name = max(wanted, key=lambda name: shares[name] * total - filled[name])
+            middle = start + sizes[unit] / 2
+            name = next((name for name, end in zip(wanted, ends, strict=True) if middle < end), wanted[-1])
+            start += sizes[unit]
             filled[name] += sizes[unit]
             place[unit] = name
     empty = [name for name in wanted if not filled[name]]
