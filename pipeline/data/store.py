@@ -59,12 +59,19 @@ COLUMNS = {
 }
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """Lossless PNG bytes of a [H, W], [H, W, 1] or [H, W, 3] uint8 image, without metadata."""
+def encode_png(image: np.ndarray, level: int = 6) -> bytes:
+    """Lossless PNG bytes of a [H, W], [H, W, 1] or [H, W, 3] uint8 image, without metadata.
+
+    Args:
+        image: the pixels.
+        level: effort of zlib, 1 to 9; at 1 a photograph takes a quarter of the time and 2% more room.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(buffer, "PNG")
+    Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(
+        buffer, "PNG", compress_level=level
+    )
     return buffer.getvalue()
 
 

@@ -15,7 +15,7 @@ from pipeline import paths
 from pipeline.data import augmentation
 from pipeline.data.pool import ordered_map
 from pipeline.data.statistics import statistics
-from pipeline.data.store import Split, Store, to_row, writing
+from pipeline.data.store import Split, Store, encode_png, to_row, writing
 from pipeline.params import Params
 from pipeline.progress import progress
 from pipeline.structures import DatasetInfo, Sample
@@ -77,7 +77,8 @@ def _copies(
         seed=seed,
         partners=split,
     )
-    return [to_row(made(number=number)) for number in range(1, copies + 1)]
+    samples = (made(number=number) for number in range(1, copies + 1))
+    return [to_row(sample, encode_png(sample.image, level=1)) for sample in samples]
 
 
 def write_report(folder: Path, report: Path, num_originals: int) -> None:
