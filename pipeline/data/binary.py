@@ -1,14 +1,7 @@
-"""Labelled images that a source publishes as plain arrays of bytes in large files: MNIST's idx, CIFAR's and STL's.
-
-Each is encoded once, as PNG without loss. CIFAR's Python archives are pickles, which run code when they are read; the
-binary ones hold the same pixels.
-"""
+"""Labelled images that a source publishes as plain arrays of bytes in large files; each is encoded once, as PNG."""
 
 from __future__ import annotations
 
-import gzip
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +16,6 @@ from pipeline.data.records import Record
 from pipeline.data.store import encode_png
 from pipeline.errors import PipelineError
 from pipeline.structures import DatasetInfo
-
-MAX_IDX_BYTES = 2**31  # the largest of its kind, EMNIST, has 0.6 GB
 
 
 @dataclass
@@ -81,30 +72,6 @@ def _items(train: Part, dealt: list[str], test: Part) -> Iterator[_Item]:
 
 def _record(item: _Item) -> Record:
     return Record(item.split, item.image_id, f"{item.image_id}.png", encode_png(item.pixels), label=item.label)
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of a gzipped idx file: two zero bytes, type, number of axes, big-endian sizes, values.
-
-    Raises:
-        PipelineError: not such a file, or not as many values as it says.
-    """
-    again = f"fix: delete {path} and run again"
-    try:
-        with gzip.open(path) as file:
-            zeros, kind, num_axes = struct.unpack(">HBB", file.read(4))
-            if zeros != 0 or kind != 8 or not 1 <= num_axes <= 4:
-                raise PipelineError(f"{path}: not an idx file of bytes; {again}")
-            shape = struct.unpack(f">{num_axes}I", file.read(4 * num_axes))
-            size = int(np.prod(shape, dtype=object))
-            if size > MAX_IDX_BYTES:
-                raise PipelineError(f"{path}: promises {size} values, more than {MAX_IDX_BYTES}; {again}")
-            values = file.read(size + 1)
-    except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise PipelineError(f"{path}: damaged or cut short ({error}); {again}") from None
-    if len(values) != size:
-        raise PipelineError(f"{path}: not the {size} values that it promises; {again}")
-    return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def read_rows(path: Path, row_bytes: int) -> np.ndarray:

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.data import binary
-from pipeline.data.datasets import cifar10
+from pipeline.data import binary, cifar
 from pipeline.data.download import Asset
 from pipeline.data.ingest import OnError
 from pipeline.data.originals import original
@@ -45,9 +44,8 @@ def prepare(folder: Path, *, seed: int, on_error: OnError = "fail", val: Share =
     files = original(ASSETS["archive"])
     label, num_classes = LEVELS[labels]
     train, test = (
-        cifar10.read_part(files, f"{INNER}/{split}.bin", split, num_labels=2, label=label)
-        for split in ("train", "test")
+        cifar.read_part(files, f"{INNER}/{split}.bin", split, num_labels=2, label=label) for split in ("train", "test")
     )
-    names = cifar10.class_names(files, f"{INNER}/{labels}_label_names.txt", num_classes)
-    info = cifar10.info_of(folder.name, names, ASSETS["archive"])
+    names = cifar.class_names(files, f"{INNER}/{labels}_label_names.txt", num_classes)
+    info = cifar.info_of(folder.name, names, ASSETS["archive"])
     binary.write(folder, info, train=train, test=test, val=val, seed=seed, on_error=on_error)

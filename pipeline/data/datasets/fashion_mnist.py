@@ -7,8 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.data.datasets import mnist
-from pipeline.data.download import Asset
+from pipeline.data import binary, idx
 from pipeline.data.ingest import OnError
 from pipeline.data.originals import checksums
 from pipeline.structures import DatasetInfo
@@ -26,10 +25,7 @@ FILES = {
     "t10k-images-idx3-ubyte.gz": (4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
     "t10k-labels-idx1-ubyte.gz": (5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
 }
-ASSETS = {
-    name: Asset(f"fashion_mnist/{name}", tuple(mirror + name for mirror in MIRRORS), f"sha256:{digest}", size)
-    for name, (size, digest) in FILES.items()
-}
+ASSETS = idx.assets("fashion_mnist", MIRRORS, FILES)
 LICENCE = "MIT"
 ATTRIBUTION = "H. Xiao, K. Rasul, R. Vollgraf: Fashion-MNIST. arXiv:1708.07747. Copyright Zalando SE, 2017"
 SOURCE = "https://github.com/zalandoresearch/fashion-mnist"
@@ -55,4 +51,5 @@ def prepare(folder: Path, *, seed: int, on_error: OnError = "fail", val: Share =
         source=SOURCE,
         checksum=checksums(ASSETS.values()),
     )
-    mnist.write(folder, info, ASSETS, val=val, seed=seed, on_error=on_error)
+    train, test = idx.parts(ASSETS)
+    binary.write(folder, info, train=train, test=test, val=val, seed=seed, on_error=on_error)

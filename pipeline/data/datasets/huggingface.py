@@ -23,7 +23,7 @@ from pipeline.errors import ParamsError, PipelineError, did_you_mean
 from pipeline.structures import SPLITS, DatasetInfo
 
 if TYPE_CHECKING:
-    from datasets import IterableDataset  # type: ignore[import-untyped]
+    from datasets import IterableDataset
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -180,7 +180,7 @@ def _with_bytes(value: Any) -> Any:
     """An image that the stream names but does not hold, read; anything else as it is."""
     if not (isinstance(value, dict) and value.keys() == {"bytes", "path"} and value["bytes"] is None and value["path"]):
         return value
-    from datasets.utils.file_utils import xopen  # type: ignore[import-untyped]
+    from datasets.utils.file_utils import xopen
 
     with xopen(value["path"], "rb") as file:
         return {"bytes": file.read(), "path": os.path.basename(value["path"])}

@@ -10,15 +10,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.data import binary
-from pipeline.data.download import Asset, fetch
+from pipeline.data import binary, idx
 from pipeline.data.ingest import OnError
 from pipeline.data.originals import checksums
 from pipeline.structures import DatasetInfo
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
-# The mirrors of PyTorch and TensorFlow come first: the original address has not answered for years.
+# The mirrors of PyTorch and TensorFlow come first: the original address mostly refuses to serve.
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -31,10 +30,7 @@ FILES = {
     "t10k-images-idx3-ubyte.gz": (1648877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
     "t10k-labels-idx1-ubyte.gz": (4542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
 }
-ASSETS = {
-    name: Asset(f"mnist/{name}", tuple(mirror + name for mirror in MIRRORS), f"sha256:{digest}", size)
-    for name, (size, digest) in FILES.items()
-}
+ASSETS = idx.assets("mnist", MIRRORS, FILES)
 LICENCE = "CC BY-SA 3.0"
 ATTRIBUTION = "Y. LeCun, C. Cortes and C. J. C. Burges: The MNIST database of handwritten digits"
 SOURCE = "http://yann.lecun.com/exdb/mnist/"
@@ -60,19 +56,5 @@ def prepare(folder: Path, *, seed: int, on_error: OnError = "fail", val: Share =
         source=SOURCE,
         checksum=checksums(ASSETS.values()),
     )
-    write(folder, info, ASSETS, val=val, seed=seed, on_error=on_error)
-
-
-def write(
-    folder: Path, info: DatasetInfo, assets: dict[str, Asset], *, val: float, seed: int, on_error: OnError
-) -> None:
-    """Writes a store from four files that bear MNIST's names, as its descendants do."""
-    train, test = (
-        binary.Part(
-            split,
-            binary.read_idx(fetch(assets[f"{prefix}-images-idx3-ubyte.gz"]))[..., None],
-            binary.read_idx(fetch(assets[f"{prefix}-labels-idx1-ubyte.gz"])),
-        )
-        for split, prefix in (("train", "train"), ("test", "t10k"))
-    )
+    train, test = idx.parts(ASSETS)
     binary.write(folder, info, train=train, test=test, val=val, seed=seed, on_error=on_error)

@@ -1,22 +1,16 @@
 import gzip
 import json
-import struct
 
 import numpy as np
 import pytest
 
-from pipeline.data import binary
 from pipeline.data.datasets import fashion_mnist, mnist
 from pipeline.data.store import Store
 from pipeline.errors import PipelineError
 from tests.data.datasets.originals import serve
+from tests.data.test_idx import idx
 
 NUM = {"train": 40, "t10k": 6}
-
-
-def idx(values):
-    """The file format of the MNIST page: 0, 0, 8 (bytes), number of axes, sizes, values."""
-    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
 
 
 def arrays():
@@ -91,31 +85,3 @@ def test_images_and_labels_of_other_numbers_are_refused(tmp_path, cache, server,
     serve(server, monkeypatch, mnist, {name: gzip.compress(idx(values)) for name, values in files.items()})
     with pytest.raises(PipelineError, match="digits: 6 images and 5 labels in 'test'"):
         mnist.prepare(tmp_path / "digits", seed=0)
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0"), "not an idx file of bytes"),  # type 0x0d: float
-        (gzip.compress(b"\0\0\x08\x09"), "not an idx file of bytes"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), "not the 5 values"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcdef"), "not the 5 values"),
-        (gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12), "promises 79228162458924105385300197375 values"),
-        (gzip.compress(b"\0\0"), "damaged or cut short"),
-        (gzip.compress(idx(np.zeros(1000, np.uint8)))[:-9], "damaged or cut short"),
-        (b"<html>", "damaged or cut short"),
-    ],
-)
-def test_damaged_idx_files_are_one_line(tmp_path, content, told):
-    path = tmp_path / "x.gz"
-    path.write_bytes(content)
-    with pytest.raises(PipelineError, match=rf"x\.gz: .*{told}.*fix: ") as caught:
-        binary.read_idx(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_idx_files_of_each_number_of_axes_are_read(tmp_path):
-    for shape in ((5,), (2, 3), (2, 3, 4), (2, 3, 4, 1), (0,)):
-        values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        (tmp_path / "x.gz").write_bytes(gzip.compress(idx(values)))
-        assert np.array_equal(binary.read_idx(tmp_path / "x.gz"), values)
