@@ -5,6 +5,7 @@ everywhere, a bootstrap resample how often each image was drawn.
 """
 
 import re
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ METRICS = {
 NUM_BINS = 15
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 """What log_loss takes for a probability of 0, as scikit-learn does for float32."""
+COMPILED, COMPILED_FROM = "pipeline.metrics.classification_compiled", 2**25
+"""The module of machine code, and the images x classes x resamples from which it is worth the second to load it."""
 MAX_KEPT_SCORES = 100_000
 """So many scores fit into a small per-image table; of larger sets it keeps what all but the rankings need."""
 
@@ -104,7 +107,9 @@ def _bins(confidence: np.ndarray) -> np.ndarray:
     return np.clip(np.ceil(confidence.astype(np.float64) * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
 
 
-def rankings(*, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rankings(
+    *, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, compiled: bool | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """How well the scores of each class put its images before all others.
 
     The area under the ROC curve is the chance that an image of the class scores higher than another, an equal score
@@ -115,55 +120,74 @@ def rankings(*, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
         scores: [N, K].
         labels: [N].
         weights: [R, N] integers, how often each image counts.
+        compiled: whether machine code adds up; None: where there is much to do, or it is loaded already.
 
     Returns:
         Two arrays [R, K]: AUROC, NaN where a class has no images or all, and average precision, NaN without images.
     """
     num_images, num_classes = scores.shape
+    if compiled is None:
+        compiled = weights.size * num_classes >= COMPILED_FROM or COMPILED in sys.modules
     auroc, precision = (np.full((len(weights), num_classes), np.nan) for _ in range(2))
-    # blocks of resamples that fit into a core's cache, side by side again where whole rows are worked on
-    chunks = [
-        (rows, [_block(weights[rows][block]) for block in bootstrap.slices(rows.stop - rows.start, num_images, 2**18)])
-        for rows in bootstrap.slices(len(weights), num_images, 2**23)
-    ]
+    cells, kind = (2**23, np.uint16) if compiled else (2**18, np.int32)  # what is fastest, by trial
+    chosen = bootstrap.slices(len(weights), num_images, cells)
+    blocks = [np.ascontiguousarray(weights[rows].T, dtype=kind) for rows in chosen]
     total = weights.sum(1, dtype=np.int64).astype(np.float64)
     for label in np.unique(labels):
         order = np.argsort(-scores[:, label], kind="stable")
         falling = scores[order, label]
         ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]) + 1, num_images)  # of the runs of equal scores
-        positives = np.flatnonzero(labels[order] == label)
-        runs, first = np.unique(np.searchsorted(ends, positives, side="right"), return_index=True)
-        starts, stops = np.append(0, ends)[runs], ends[runs]
-        # rows: the images of a run with images of the class, the others since the run before it, those of the class
-        in_run = _members(order, starts, stops, num_images)
-        between = _members(order, np.append(0, stops[:-1]), starts, num_images)
-        own = _members(order[positives], first, np.append(first[1:], len(positives)), num_images)
-        for rows, blocks in chunks:
-            right, in_runs, others = (np.hstack([of @ block for block in blocks]) for of in (own, in_run, between))
-            through = _cumulated(others + in_runs)
-            found = _cumulated(right)
-            num = found[-1].copy()
-            with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
-                # half a pair lost: all above an image of the class and again all in its run, less those of the class
-                lost = np.einsum("gr,gr->r", right, 2 * through - in_runs) - num**2
-                auroc[rows, label] = 1 - lost / (2 * num * (total[rows] - num))
-                shares = np.divide(found, through, out=found, where=through > 0)
-                precision[rows, label] = np.einsum("gr,gr->r", right, shares) / num
+        lost, shares, num = _ranked(order, ends, labels == label, blocks, compiled)
+        with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
+            # pairs within the class are no pairs
+            auroc[:, label] = 1 - (lost - num**2) / (2 * num * (total - num))
+            precision[:, label] = shares / num
     return auroc, precision
 
 
-def _block(weights: np.ndarray) -> np.ndarray:
-    """[N, r] of weights [r, N]; float32 holds numbers of images exactly."""
-    return np.ascontiguousarray(weights.T, dtype=np.float32)
+def _ranked(
+    order: np.ndarray, ends: np.ndarray, positive: np.ndarray, blocks: list[np.ndarray], compiled: bool
+) -> tuple[np.ndarray, ...]:
+    """What the rankings of one class are made of.
+
+    Args:
+        order: [N], images by falling score.
+        ends: [G], where runs of equal scores end in `order`.
+        positive: [N] bool, images of the class.
+        blocks: weights [N, r] of resamples side by side, together R.
+        compiled: whether machine code does it.
+
+    Returns:
+        Three arrays [R] float64: for each image of the class all weight above it, and again with all in its run; the
+        sum of the precisions at the images of the class; their number.
+    """
+    if compiled:
+        from pipeline.metrics import classification_compiled
+
+        parts = [classification_compiled.ranked(order, ends, positive, block) for block in blocks]
+        lost, all_shares, num = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return lost, all_shares, num
+    num_images = len(order)
+    positives = np.flatnonzero(positive[order])
+    runs, first = np.unique(np.searchsorted(ends, positives, side="right"), return_index=True)
+    starts, stops = np.append(0, ends)[runs], ends[runs]
+    # rows: the images of a run with images of the class, the others since the run before it, those of the class
+    in_run = _members(order, starts, stops, num_images)
+    between = _members(order, np.append(0, stops[:-1]), starts, num_images)
+    own = _members(order[positives], first, np.append(first[1:], len(positives)), num_images)
+    right, in_runs, others = (np.hstack([of @ block for block in blocks]) for of in (own, in_run, between))
+    through, found = _cumulated(others + in_runs), _cumulated(right)
+    shares = right * (found / np.maximum(through, 1))
+    return np.einsum("gr,gr->r", right, 2 * through - in_runs), shares.sum(0), found[-1]
 
 
 def _members(order: np.ndarray, starts: np.ndarray, stops: np.ndarray, num_images: int) -> Any:
-    """[G, N] sparse float32, row g 1 at the images `order[starts[g] : stops[g]]`; the ranges rise."""
+    """[G, N] sparse int32, row g 1 at the images `order[starts[g] : stops[g]]`; the ranges rise."""
     from scipy import sparse  # type: ignore[import-untyped]
 
     inside = np.concatenate([order[start:stop] for start, stop in zip(starts, stops, strict=True)])
     borders = np.append(0, np.cumsum(stops - starts))
-    return sparse.csr_array((np.ones(len(inside), np.float32), inside, borders), (len(starts), num_images))
+    return sparse.csr_array((np.ones(len(inside), np.int32), inside, borders), (len(starts), num_images))
 
 
 def _cumulated(rows: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def _pairs(first: np.ndarray, second: np.ndarray, num_classes: int, compiled: bo
     if compiled:
         from pipeline.metrics import segmentation_compiled
 
-        return _merged(segmentation_compiled.pairs(first, second), num_classes)
+        return segmentation_compiled.pairs(first, second, num_classes)
     changes = first[1:] != first[:-1]
     changes |= second[1:] != second[:-1]
     if SHORTEST_RUNS * np.count_nonzero(changes) < len(first):

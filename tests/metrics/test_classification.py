@@ -103,11 +103,12 @@ def test_calibration_error_equals_torchmetrics():
     assert result == pytest.approx(float(expected), abs=1e-7)  # its bins are float32
 
 
-def test_rankings_equal_the_double_loop_with_weights_and_ties():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_rankings_equal_the_double_loop_with_weights_and_ties(compiled):
     rng = np.random.default_rng(3)
     scores, labels = rng.integers(0, 4, (30, 3)) / 4, rng.integers(0, 3, 30)
     weights = rng.integers(0, 3, (5, 30))
-    auroc, precision = classification.rankings(scores=scores, labels=labels, weights=weights)
+    auroc, precision = classification.rankings(scores=scores, labels=labels, weights=weights, compiled=compiled)
     for r in range(5):
         for k in range(3):
             own = [i for i in range(30) if labels[i] == k for _ in range(weights[r, i])]
@@ -117,6 +118,16 @@ def test_rankings_equal_the_double_loop_with_weights_and_ties():
             above = [[scores[j, k] >= scores[i, k] for j in own + others] for i in own]
             shares = [sum(of[: len(own)]) / sum(of) for of in above]
             assert precision[r, k] == pytest.approx(np.mean(shares), abs=1e-12)
+
+
+@pytest.mark.parametrize("num", [40, 3000])  # in one block of resamples and in several
+def test_machine_code_ranks_equally_to_the_bit(num):
+    scores, labels = random_scores(num=num)
+    for rounded in (scores, np.round(scores, 1)):
+        options = {"scores": rounded, "labels": labels, "weights": bootstrap.weights(num, num_resamples=100)}
+        first, second = (classification.rankings(**options, compiled=compiled) for compiled in (False, True))
+        for one, other in zip(first, second, strict=True):
+            assert np.array_equal(one, other, equal_nan=True)
 
 
 def test_a_class_of_all_images_or_none_has_no_auroc():
