@@ -50,5 +50,5 @@ def read(
     Raises:
         PipelineError: the JSON as a whole is wrong.
     """
-    maps = (root / annotations).with_suffix("") if maps is None else maps
+    maps = Path(annotations).with_suffix("") if maps is None else maps
     return coco.read(root, split=split, images=images, panoptic=annotations, maps=maps, classes=classes)
