@@ -57,11 +57,6 @@ def extract(archive: Path, folder: Path) -> None:
             raise _Fault("no files in it")
 
 
-def remove(folder: Path) -> None:
-    """Deletes what a killed process left of its unpacking."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 @contextmanager
 def _told(archive: Path, folder: Path) -> Iterator[None]:
     """Turns what can go wrong into one line that names the archive."""

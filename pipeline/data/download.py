@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -125,8 +126,8 @@ def extracted(asset: Asset) -> Path:
     folder = cache() / "extracted" / f"{asset.name}-{digest.partition(':')[2][:12]}"
     with _locked(folder):
         if not folder.exists():
-            for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed
-                archives.remove(left)
+            for left in folder.parent.glob(f".{folder.name}.*/"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
             archives.extract(fetch(asset), folder)
     return folder
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.data import download
 from pipeline.data.download import Asset, fetch, redacted
@@ -370,6 +372,36 @@ def test_an_asset_stays_inside_of_the_cache(name):
 def test_a_checksum_says_its_algorithm(checksum):
     with pytest.raises(ValueError, match="no checksum"):
         Asset("x", (), checksum)
+
+
+plays = st.builds(
+    Play,
+    status=st.sampled_from([200, 200, 200, 200, 500]),
+    cut=st.none() | st.integers(0, 5000),
+    ranges=st.booleans(),
+    length=st.booleans(),
+    chunked=st.booleans(),
+    headers=st.sampled_from([{}, TAG, {"ETag": '"other"'}, {"ETag": 'W/"weak"'}]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=st.lists(plays, max_size=6), has_checksum=st.booleans())
+def test_whatever_a_server_does_the_file_is_right_or_absent(
+    tmp_path_factory, monkeypatch, server, script, has_checksum
+):
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("PIPELINE_CACHE", str(folder))
+    content = CONTENT[:5000]
+    url = server.serve("f", content, [*script, Play()])
+    checksum = f"sha256:{hashlib.sha256(content).hexdigest()}" if has_checksum else ""
+    try:
+        path = fetch(asset(url, checksum=checksum, size=len(content)))
+    except PipelineError:
+        assert "file.bin" not in left_in(folder)
+    else:
+        assert path.read_bytes() == content
+        assert left_in(folder) == ["file.bin"]
 
 
 FETCH = """
