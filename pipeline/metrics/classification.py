@@ -30,7 +30,7 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 """What log_loss takes for a probability of 0, as scikit-learn does for float32."""
 COMPILED, COMPILED_FROM = "pipeline.metrics.classification_compiled", 2**25
 """The module of machine code, and the images x classes x resamples from which it is worth the second to load it."""
-MAX_KEPT_SCORES = 100_000
+MAX_KEPT_SCORES = 50_000
 """So many scores fit into a small per-image table; of larger sets it keeps what all but the rankings need."""
 
 
@@ -251,7 +251,7 @@ def per_image(*, scores: np.ndarray, labels: np.ndarray, probabilities: bool = T
         of_truth = np.take_along_axis(scores, labels[:, None], 1)[:, 0]
         columns["probability_of_truth"] = of_truth
         columns["probability_of_predicted"] = scores.max(1, initial=0)
-        columns["log_loss"] = log_losses(of_truth)
+        columns["log_loss"] = log_losses(of_truth).astype(np.float32)  # to be read; the figure is of the probability
         columns["brier"] = brier_scores(scores=scores, labels=labels)
     columns["scores"] = bootstrap.as_lists(scores)
     return pa.table(columns)
@@ -282,7 +282,7 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
         confidence = columns["probability_of_predicted"].astype(np.float64)
         gaps = np.zeros((len(correct), NUM_BINS))
         gaps[np.arange(len(correct)), _bins(confidence)] = confidence - correct
-        parts += [columns["log_loss"], columns["brier"], *gaps.T]
+        parts += [log_losses(columns["probability_of_truth"]), columns["brier"], *gaps.T]
     sums = bootstrap.sums(np.column_stack(parts), weights)
     num_images = weights.sum(1, dtype=np.int64).astype(np.float64)
     with np.errstate(invalid="ignore"):  # a resample without images
