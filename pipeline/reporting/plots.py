@@ -19,6 +19,8 @@ from pipeline.paths import written_whole
 INK, QUIET, LINE = "#1f2933", "#6b7785", "#d9dee3"
 BLUE, ORANGE, GREEN, GREY = "#2f6fb0", "#e0762f", "#2e8b57", "#aab4be"
 MAX_BYTES = 200_000
+MAX_NUMBERED = 30
+"""Classes up to which a confusion matrix has numbers in its cells."""
 STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same letters on every machine
     "font.size": 10,
@@ -57,10 +59,11 @@ def confusion_matrix(
     columns = list(columns) or list(classes)
     totals = matrix.sum(1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.zeros(matrix.shape), where=totals > 0)
-    side = max(4.0, 0.46 * len(classes) + 2.2)
-    with _axes(path, (side + 0.46 * (len(columns) - len(classes)) + 0.4, side)) as axes:
+    cell = 0.46 if len(classes) <= MAX_NUMBERED else 0.19
+    side = max(4.0, cell * len(classes) + 2.2)
+    with _axes(path, (side + cell * (len(columns) - len(classes)) + 0.4, side)) as axes:
         axes.imshow(shares, cmap=_blues(), vmin=0, vmax=1, aspect="equal")
-        if len(classes) <= 30:
+        if len(classes) <= MAX_NUMBERED:
             percent = bool(matrix.max(initial=0) > 999)
             for (row, column), count in np.ndenumerate(matrix):
                 share = shares[row, column]
@@ -72,6 +75,7 @@ def confusion_matrix(
             unit = "% of the true class" if percent else f"number of {of}"
         else:
             unit = "shade: share of the true class"
+            axes.tick_params(labelsize=7)
         axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(classes)), classes)
         axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)

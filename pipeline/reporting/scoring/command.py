@@ -111,18 +111,17 @@ def _truth(path: Path, form: str, kind: Kind, images: Path | None, classes: Path
     raise ParamsError(f"--format {form!r}: no such format; {did_you_mean(form, get_args(Format))}")
 
 
-def _found(path: Path, known: Truth, form: str, kind: Kind, one_based: bool) -> dict[str, Found]:
+def _found(path: Path, known: Truth, form: str, kind: Kind, one_based: bool) -> Found:
     if path.is_file():
         return results.read_coco(
-            path, kind, image_ids=known.by_id, labels=known.labels, num_keypoints=len(known.keypoints)
+            path, kind, positions=known.positions, labels=known.labels, num_keypoints=len(known.keypoints)
         )
     if kind != "boxes":
         raise ParamsError(f"--predictions {path}: {kind} are read from COCO's results alone; fix: name a JSON file")
     if form == "voc":
-        return results.read_voc(path, image_ids=set(known.image_ids), classes=known.labels, one_based=one_based)
+        return results.read_voc(path, positions=known.positions, classes=known.labels, one_based=one_based)
     if form == "yolo":
-        sizes = {key: size for key, size in zip(known.image_ids, known.sizes, strict=True) if size is not None}
-        return results.read_yolo(path, sizes=sizes, numbers=known.labels)
+        return results.read_yolo(path, positions=known.positions, sizes=known.sizes, numbers=known.labels)
     raise ParamsError(f"--predictions {path}: a folder, where COCO's results are one JSON file; fix: name the file")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,34 +40,34 @@ class Judged:
     worst: list[tuple[str, int]]
 
 
-def columns(truth: Truth, found: Mapping[str, Found], kind: Kind) -> DetectionColumns:
+def columns(found: Found, kind: Kind, num_keypoints: int) -> DetectionColumns:
     """All detections in the order of the images, within an image in that of the file."""
-    of_images = [found.get(image_id, Found()) for image_id in truth.image_ids]
-    nums = [len(one.scores) for one in of_images]
-    points = [row for one in of_images for row in one.keypoints]
+    order = np.argsort(np.array(found.images, np.int64), kind="stable")
     return DetectionColumns(
-        images=np.repeat(np.arange(len(nums)), nums),
-        labels=np.array([label for one in of_images for label in one.labels], np.int64),
-        scores=np.array([score for one in of_images for score in one.scores], np.float64),
-        boxes_xywh=np.array([box for one in of_images for box in one.boxes_xywh], np.float64).reshape(-1, 4),
-        masks=overlaps.masks_of([mask for one in of_images for mask in one.masks]) if kind == "masks" else None,
-        keypoints=np.array(points, np.float64).reshape(-1, len(truth.keypoints), 3) if kind == "keypoints" else None,
+        images=np.array(found.images, np.int64)[order],
+        labels=np.array(found.labels, np.int64)[order],
+        scores=np.array(found.scores, np.float64)[order],
+        boxes_xywh=np.array(found.boxes_xywh, np.float64).reshape(-1, 4)[order],
+        masks=overlaps.masks_of([found.masks[index] for index in order]) if kind == "masks" else None,
+        keypoints=np.array(found.keypoints, np.float64).reshape(-1, num_keypoints, 3)[order]
+        if kind == "keypoints"
+        else None,
     )
 
 
-def judge(name: str, truth: Truth, found: Mapping[str, Found], kind: Kind) -> Judged:
+def judge(name: str, truth: Truth, found: Found, kind: Kind) -> Judged:
     """Judges detections by COCO's rules.
 
     Args:
         name: of the predictions, for messages.
         truth: the objects to be found.
-        found: detections by name of image.
+        found: detections.
         kind: what overlaps.
 
     Raises:
         PipelineError: masks of another size than their image's.
     """
-    shown = columns(truth, found, kind)
+    shown = columns(found, kind, len(truth.keypoints))
     sigmas = None
     if kind == "keypoints" and len(truth.keypoints) != len(overlaps.COCO_SIGMAS):
         sigmas = [1 / len(truth.keypoints)] * len(truth.keypoints)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,31 +25,33 @@ NEEDED = {"boxes": "bbox", "masks": "segmentation", "keypoints": "keypoints"}
 
 @dataclass
 class Found:
-    """The detections of one image, as their file has them.
+    """N detections as their file has them, in its order.
 
     Attributes:
-        boxes_xywh: N lists of left, top, width, height in pixels, as COCO has them.
-        scores: N numbers, finite.
-        labels: N class indices.
-        masks: N run-length dicts, or empty.
-        keypoints: N lists of x, y, score, or empty.
+        images: positions of the images in the truth.
+        labels: class indices.
+        scores: finite numbers.
+        boxes_xywh: left, top, width, height in pixels, as COCO has them.
+        masks: run-length dicts, or empty.
+        keypoints: lists of x, y, score, or empty.
     """
 
-    boxes_xywh: list[list[float]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    boxes_xywh: list[list[float]] = field(default_factory=list)
     masks: list[dict[str, Any]] = field(default_factory=list)
     keypoints: list[list[float]] = field(default_factory=list)
 
 
-class RunLength(msgspec.Struct):
+class RunLength(msgspec.Struct, gc=False):
     """A mask as COCO's results have it."""
 
     size: tuple[int, int]
     counts: str | list[int]
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, gc=False):
     """One detection of a COCO result; https://cocodataset.org/#format-results."""
 
     image_id: Id
@@ -60,7 +62,7 @@ class Entry(msgspec.Struct):
     keypoints: list[float] | None = None
 
 
-class Sentence(msgspec.Struct):
+class Sentence(msgspec.Struct, gc=False):
     """One caption of a COCO result."""
 
     image_id: Id
@@ -103,67 +105,74 @@ def entries(path: Path, kind: type[Any], what: str) -> list[Any]:
 
 
 def read_coco(
-    path: Path, kind: Kind, *, image_ids: Mapping[Id, str], labels: Mapping[Id, int], num_keypoints: int = 0
-) -> dict[str, Found]:
-    """The detections of a COCO result by image.
+    path: Path, kind: Kind, *, positions: Mapping[Id, int], labels: Mapping[Id, int], num_keypoints: int = 0
+) -> Found:
+    """The detections of a COCO result.
 
     Args:
         path: a JSON list of {image_id, category_id, score} and bbox [x, y, width, height], segmentation or keypoints.
         kind: what is scored.
-        image_ids: name of each image by its id in the truth.
+        positions: of each image by its id in the truth.
         labels: class index by category id.
         num_keypoints: P.
 
     Raises:
         PipelineError: an entry is wrong or of an image or category that the truth does not have.
     """
-    result: dict[str, Found] = {}
+    rows: list[Entry] = entries(path, Entry, "results")
+    found = Found(
+        images=[positions.get(row.image_id, -1) for row in rows],
+        labels=[labels.get(row.category_id, -1) for row in rows],
+        scores=[row.score for row in rows],
+    )
+    for index in np.flatnonzero((np.array(found.images) < 0) | (np.array(found.labels) < 0))[:1]:
+        row, place = rows[index], f"{path.name}#{index}"
+        if found.images[index] < 0:
+            raise PipelineError(f"{place} image_id: {unknown(row.image_id, positions, 'image')}")
+        raise PipelineError(f"{place} category_id: {unknown(row.category_id, labels, 'category')}")
     needed = NEEDED[kind]
-    for index, entry in enumerate(entries(path, Entry, "results")):
-        place = f"{path.name}#{index}"
-        image = image_ids.get(entry.image_id)
-        if image is None:
-            raise PipelineError(f"{place} image_id: {unknown(entry.image_id, image_ids, 'image')}")
-        label = labels.get(entry.category_id)
-        if label is None:
-            raise PipelineError(f"{place} category_id: {unknown(entry.category_id, labels, 'category')}")
-        if getattr(entry, needed) is None:
-            raise PipelineError(f"{place} {needed}: missing; fix: export {kind}, or score another --task")
-        found = result.setdefault(image, Found())
-        found.scores.append(_finite(place, "score", [entry.score], 1)[0])
-        found.labels.append(label)
-        if kind == "masks":
-            found.masks.append(_mask(place, entry.segmentation))
-        if kind == "keypoints":
-            found.keypoints.append(_finite(place, "keypoints", entry.keypoints or [], 3 * num_keypoints))
-        if entry.bbox is not None:
-            x, y, width, height = _finite(place, "bbox", entry.bbox, 4)
-            if width < 0 or height < 0:
-                raise PipelineError(f"{place} bbox: a negative side ({entry.bbox}); fix: write x, y, width, height")
-            found.boxes_xywh.append([x, y, width, height])
-        else:
-            found.boxes_xywh.append(_around(found))
-    return result
+    for index, row in enumerate(rows):
+        if getattr(row, needed) is None:
+            raise PipelineError(f"{path.name}#{index} {needed}: missing; fix: export {kind}, or score another --task")
+    _check_rows(path, "score", [[score] for score in found.scores], 1)
+    if kind == "masks":
+        found.masks = [_mask(f"{path.name}#{index}", row.segmentation) for index, row in enumerate(rows)]
+    if kind == "keypoints":
+        found.keypoints = [row.keypoints or [] for row in rows]
+        _check_rows(path, "keypoints", found.keypoints, 3 * num_keypoints)
+    found.boxes_xywh = [_around(found, index) if row.bbox is None else row.bbox for index, row in enumerate(rows)]
+    boxes = _check_rows(path, "bbox", found.boxes_xywh, 4)
+    for index in np.flatnonzero((boxes[:, 2:] < 0).any(1))[:1]:
+        shown = found.boxes_xywh[index]
+        raise PipelineError(f"{path.name}#{index} bbox: a negative side ({shown}); fix: write x, y, width, height")
+    return found
 
 
-def read_yolo(folder: Path, *, sizes: Mapping[str, tuple[int, int]], numbers: Mapping[int, int]) -> dict[str, Found]:
+def read_yolo(
+    folder: Path,
+    *,
+    positions: Mapping[Any, int],
+    sizes: Sequence[tuple[int, int] | None],
+    numbers: Mapping[int, int],
+) -> Found:
     """The detections of YOLO's text rows: class, centre x, centre y, width, height in shares of the image, score.
 
     Args:
         folder: a text file for each image that shows something, named after it.
-        sizes: height and width of each image by its name without suffix.
+        positions: of each image by its name without suffix.
+        sizes: height and width of each image.
         numbers: class index by class number.
 
     Raises:
         PipelineError: a row is wrong, or a file is of no image.
     """
-    result: dict[str, Found] = {}
+    found = Found()
     for path in _text_files(folder):
         key = path.relative_to(folder).with_suffix("").as_posix()
-        if key not in sizes:
+        size = sizes[positions[key]] if key in positions else None
+        if size is None:
             raise PipelineError(f"{path.name}: no image {key!r} in the truth; fix: give predictions of the same images")
-        height, width = sizes[key]
-        found = result.setdefault(key, Found())
+        height, width = size
         for place, fields in _rows(path):
             if len(fields) != 6:
                 hint = " (no score)" if len(fields) == 5 else ""
@@ -178,22 +187,23 @@ def read_yolo(folder: Path, *, sizes: Mapping[str, tuple[int, int]], numbers: Ma
             found.boxes_xywh.append([x - w / 2, y - h / 2, w, h])
             found.scores.append(values[4])
             found.labels.append(label)
-    return result
+            found.images.append(positions[key])
+    return found
 
 
-def read_voc(folder: Path, *, image_ids: set[str], classes: Mapping[str, int], one_based: bool) -> dict[str, Found]:
+def read_voc(folder: Path, *, positions: Mapping[Any, int], classes: Mapping[str, int], one_based: bool) -> Found:
     """The detections of the VOC devkit's lists: a file for each class, in each row image, score, x1, y1, x2, y2.
 
     Args:
         folder: files `[comp3_det_test_]CLASS.txt`.
-        image_ids: of the truth.
+        positions: of each image by its name.
         classes: index by name.
         one_based: whether pixels count from 1 and the last one belongs to the box.
 
     Raises:
         PipelineError: a row is wrong, or of an image or class that the truth does not have.
     """
-    result: dict[str, Found] = {}
+    found = Found()
     for path in _text_files(folder):
         name = next((name for name in classes if path.stem == name or path.stem.endswith(f"_{name}")), None)
         if name is None:
@@ -201,18 +211,18 @@ def read_voc(folder: Path, *, image_ids: set[str], classes: Mapping[str, int], o
         for place, fields in _rows(path):
             if len(fields) != 6:
                 raise PipelineError(f"{place}: {len(fields)} columns; fix: write image, score, x1, y1, x2, y2")
-            if fields[0] not in image_ids:
-                raise PipelineError(f"{place} image: {unknown(fields[0], dict.fromkeys(image_ids), 'image')}")
+            if fields[0] not in positions:
+                raise PipelineError(f"{place} image: {unknown(fields[0], positions, 'image')}")
             score, *box = _numbers(place, fields[1:], ("score", "x1", "y1", "x2", "y2"))
             if one_based:
                 box = [box[0] - 1, box[1] - 1, box[2], box[3]]
             if box[2] < box[0] or box[3] < box[1]:
                 raise PipelineError(f"{place} box: its corners are swapped ({fields[2:]}); fix: write x1, y1, x2, y2")
-            found = result.setdefault(fields[0], Found())
+            found.images.append(positions[fields[0]])
             found.boxes_xywh.append([box[0], box[1], box[2] - box[0], box[3] - box[1]])
             found.scores.append(score)
             found.labels.append(classes[name])
-    return result
+    return found
 
 
 def ids_of(path: Path) -> dict[Id, str]:
@@ -276,14 +286,19 @@ def unknown(value: Id, known: Mapping[Any, Any], what: str) -> str:
     return f"no {what} {value!r} in the truth (it has {have or 'none'}); fix: score against the truth of the same split"
 
 
-def _finite(place: str, key: str, values: list[float], count: int) -> list[float]:
-    if len(values) != count:
-        shown = _short(str(values))
-        raise PipelineError(f"{place} {key}: {len(values)} numbers where {count} belong ({shown}); fix: correct it")
-    for value in values:
-        if not math.isfinite(value):
-            raise PipelineError(f"{place} {key}: not finite ({value}); fix: correct or remove this entry")
-    return [float(value) for value in values]
+def _check_rows(path: Path, key: str, rows: list[list[float]], count: int) -> np.ndarray:
+    """The rows as an array, each of so many finite numbers."""
+    for index, row in enumerate(rows):
+        if len(row) != count:
+            shown = _short(str(row))
+            raise PipelineError(
+                f"{path.name}#{index} {key}: {len(row)} numbers where {count} belong ({shown}); fix: correct it"
+            )
+    values = np.array(rows, np.float64).reshape(-1, count)
+    for index in np.flatnonzero(~np.isfinite(values).all(1))[:1]:
+        shown = _short(str(rows[index]))
+        raise PipelineError(f"{path.name}#{index} {key}: not finite ({shown}); fix: correct or remove this entry")
+    return values
 
 
 def _mask(place: str, segmentation: RunLength | list[list[float]] | None) -> dict[str, Any]:
@@ -305,14 +320,14 @@ def _mask(place: str, segmentation: RunLength | list[list[float]] | None) -> dic
     return mask_ops.from_runs(counts, height, width)
 
 
-def _around(found: Found) -> list[float]:
-    """The box of the last detection, which came without one: around its mask or keypoints."""
+def _around(found: Found, index: int) -> list[float]:
+    """The box of a detection that came without one: around its mask or keypoints."""
     from pipeline.ops import masks as mask_ops
 
     if found.masks:
-        x1, y1, x2, y2 = mask_ops.box_of(found.masks[-1])
+        x1, y1, x2, y2 = mask_ops.box_of(found.masks[index])
     else:
-        points = np.array(found.keypoints[-1]).reshape(-1, 3)[:, :2]
+        points = np.array(found.keypoints[index]).reshape(-1, 3)[:, :2]
         (x1, y1), (x2, y2) = points.min(0).tolist(), points.max(0).tolist()
     return [x1, y1, x2 - x1, y2 - y1]
 

@@ -41,7 +41,7 @@ class Truth:
         sizes: height and width of each image; None where nobody says.
         images: the file of each image; None without.
         columns: the M objects.
-        by_id: name of each image by its id in the file.
+        positions: of each image by its id in the file.
         labels: class index by category id, class number or name.
         keypoints: names of the P keypoints.
         skeleton: pairs of them that are joined.
@@ -54,7 +54,7 @@ class Truth:
     sizes: list[tuple[int, int] | None]
     images: list[Path | None]
     columns: ObjectColumns
-    by_id: dict[Id, str]
+    positions: dict[Id, int]
     labels: dict[Any, int]
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[list[int]] = field(default_factory=list)
@@ -88,7 +88,8 @@ def read_coco(path: Path, kind: Kind, images: Path | None) -> Truth:
     classes = source.info.classes
     labels: dict[Any, int] = {category.id: classes.index(category.name) for category in file.categories}
     truth = _gather(path.name, source, kind, boxes, has_images=images is not None)
-    truth.by_id, truth.labels = ids_of(path), labels
+    truth.positions = {image_id: truth.positions[name] for image_id, name in ids_of(path).items()}
+    truth.labels = labels
     return truth
 
 
@@ -173,7 +174,7 @@ def _gather(
         sizes=sizes,
         images=[record.image if has_images and isinstance(record.image, Path) else None for record in records],
         columns=columns,
-        by_id={record.image_id: record.image_id for record in records},
+        positions={record.image_id: index for index, record in enumerate(records)},
         labels={},
         keypoints=list(source.info.keypoints),
         skeleton=[list(pair) for pair in source.info.skeleton],
