@@ -34,6 +34,7 @@ TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of the answ
 MAX_REDIRECTS = 10
 CHUNK = 2**20  # bytes
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another one in a while
+WEB_PAGE = "a web page, not the file"
 ALGORITHMS = ("sha256", "sha512", "sha1", "md5")
 
 
@@ -167,8 +168,8 @@ def _fault(path: Path, asset: Asset) -> str:
     """What keeps a complete file from being the asset; empty if nothing does."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        if looks_like_html(file.read(512)) and not asset.name.endswith((".html", ".htm")):
-            return "a web page, not the file"
+        if _is_web_page(file.read(512), asset):
+            return WEB_PAGE
     if asset.size is not None and size != asset.size:
         return f"{size} bytes, not {asset.size}"
     if asset.checksum:
@@ -178,9 +179,10 @@ def _fault(path: Path, asset: Asset) -> str:
     return "" if size else "empty"
 
 
-def looks_like_html(start: bytes) -> bool:
-    """Whether the first bytes of a file are those of a web page."""
-    return start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+def _is_web_page(start: bytes, asset: Asset) -> bool:
+    """Whether the first bytes are those of a web page, such as a server's excuse, where the asset is none."""
+    is_html = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+    return is_html and not asset.name.endswith((".html", ".htm"))
 
 
 class _Refused(Exception):
@@ -254,6 +256,8 @@ class _Download:
     def _attempt(self, session: requests.Session) -> None:
         """Receives what is missing of the part."""
         validator = self._validator()
+        if not (self.asset.checksum or validator):
+            self._discard()  # nothing would tell whether the rest is of the same file
         offset = self._received()
         if offset and self.asset.size is not None and offset >= self.asset.size:
             return
@@ -324,8 +328,8 @@ class _Download:
             os.fsync(file.fileno())
 
     def _write(self, file: BinaryIO, chunk: bytes) -> None:
-        if file.tell() == 0 and looks_like_html(chunk[:512]) and not self.asset.name.endswith((".html", ".htm")):
-            raise _Foreign("a web page, not the file")
+        if file.tell() == 0 and _is_web_page(chunk[:512], self.asset):
+            raise _Foreign(WEB_PAGE)
         if self.asset.size is not None and file.tell() + len(chunk) > self.asset.size:
             raise _Foreign(f"more than {self.asset.size} bytes")
         try:

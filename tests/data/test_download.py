@@ -235,9 +235,15 @@ def test_a_length_that_is_not_said_is_no_fault(server, cache):
 
 
 def test_a_body_in_chunks_is_resumed_too(server, cache):
-    plays = [Play(chunked=True, cut=1_500_000), Play(chunked=True)]
+    plays = [Play(chunked=True, cut=1_500_000, headers=TAG), Play(chunked=True, headers=TAG)]
     assert fetch(asset(server.serve("f", CONTENT, plays), checksum="", size=len(CONTENT))).read_bytes() == CONTENT
     assert server.ranges() == [None, "bytes=1500000-"]
+
+
+def test_a_part_that_nothing_vouches_for_is_received_again(server, cache):
+    plays = [Play(content=b"\1" * len(CONTENT), cut=1_500_000), Play()]
+    assert fetch(asset(server.serve("f", CONTENT, plays), checksum="")).read_bytes() == CONTENT
+    assert server.ranges() == [None, None]
 
 
 def test_an_encoding_that_was_not_asked_for_is_refused(server, cache):
