@@ -22,11 +22,11 @@ import pyarrow as pa
 from pipeline.data import findings as findings_file
 from pipeline.data import fingerprints, images, store
 from pipeline.data.annotations import Fault, Frame, class_index, object_row
-from pipeline.data.findings import Finding
+from pipeline.data.findings import Action, Finding
 from pipeline.data.formats import Fault as SourceFault
 from pipeline.data.images import ImageError
 from pipeline.data.pool import block_map
-from pipeline.data.records import Encoded, RawObject, Record
+from pipeline.data.records import Encoded, Record
 from pipeline.errors import PipelineError
 from pipeline.progress import progress
 from pipeline.structures import IGNORE, SPLITS, DatasetInfo
@@ -65,6 +65,18 @@ class _Made:
     fingerprint: np.ndarray | None = None
     findings: list[Finding] = field(default_factory=list)
     fault: str | None = None
+
+    def note(
+        self, record: Record, kind: str, what: str, index: int | str | None = None, action: Action = "kept"
+    ) -> None:
+        self.findings.append(Finding(kind, record.split, record.file_name, index, what, action))
+
+    def drop(self, record: Record, fault: Fault, index: int | str | None, action: Action) -> None:
+        self.note(record, fault.kind, f"{fault.key}: {fault.what}", index, action)
+        if self.fault is None:
+            source = f", says {record.annotation}" if record.annotation else ""
+            number = "" if index is None else f"#{index}"
+            self.fault = f"{record.file_name}{number} {fault.key}: {fault.what}{source}; {FIX}"
 
 
 @dataclass
@@ -150,7 +162,7 @@ def _rules(info: DatasetInfo, semantic_values: Mapping[int, int] | None) -> _Rul
 
 def _leave_out_seen(block: _Block, seen: set[str]) -> None:
     """Drops images whose id stood before."""
-    for split, batch in block.batches.items():
+    for split, batch in list(block.batches.items()):
         ids = batch.column("image_id").to_pylist()
         keep = np.ones(len(ids), bool)
         for place, image_id in enumerate(ids):
@@ -165,6 +177,8 @@ def _leave_out_seen(block: _Block, seen: set[str]) -> None:
             block.batches[split] = batch.filter(pa.array(keep))
             block.places[split] = [place for place, kept in zip(block.places[split], keep, strict=True) if kept]
             block.fingerprints[split] = block.fingerprints[split][keep]
+        if not keep.any():
+            del block.batches[split]
 
 
 def _again(record: Record | SourceFault, state: tuple[int, int] | None) -> bytes:
@@ -211,28 +225,17 @@ def _converted(record: Record | SourceFault, *, rules: _Rules) -> _Made:
         finding = Finding(record.kind, record.split, record.file_name, record.index, record.what, record.action)
         return _Made(findings=[finding], fault=str(record))
     made = _Made()
-
-    def found(kind: str, what: str, *, index: int | str | None, action: Any) -> None:
-        made.findings.append(Finding(kind, record.split, record.file_name, index, what, action))
-
-    def faulty(fault: Fault, index: int | str | None, action: Any) -> None:
-        found(fault.kind, f"{fault.key}: {fault.what}", index=index, action=action)
-        if made.fault is None:
-            source = f", says {record.annotation}" if record.annotation else ""
-            number = "" if index is None else f"#{index}"
-            made.fault = f"{record.file_name}{number} {fault.key}: {fault.what}{source}; {FIX}"
-
     try:
         if record.split not in SPLITS:
             raise Fault("unknown split", "split", f"no split {record.split!r}; choices: {', '.join(SPLITS)}")
-        _fill(made, record, rules, found, faulty)
+        _fill(made, record, rules)
     except Fault as fault:
         made = _Made()
-        faulty(fault, None, "dropped image")
+        made.drop(record, fault, None, "dropped image")
     return made
 
 
-def _fill(made: _Made, record: Record, rules: _Rules, found: Any, faulty: Any) -> None:
+def _fill(made: _Made, record: Record, rules: _Rules) -> None:
     """Fills in the row, moments and fingerprint; an image with a fault as a whole raises it."""
     data = _read(record.image, "image")
     if isinstance(record.image, Path):
@@ -254,11 +257,10 @@ def _fill(made: _Made, record: Record, rules: _Rules, found: Any, faulty: Any) -
         if turn not in images.SIDEWAYS or tuple(record.size) != frame.source_size:
             what = f"the annotations are for {record.size[1]} x {record.size[0]}, the image is {width} x {height}"
             raise Fault("size mismatch", "size", what)
-        found(
-            "turned", None, f"its EXIF orientation {turn} is not in its annotations; they were turned with it", "kept"
-        )
+        what = f"its EXIF orientation {turn} is not in its annotations; they were turned with it"
+        made.note(record, "turned", what)
     if pages > 1:
-        found("several pages", f"has {pages} pages or frames; the first is taken", index=None, action="kept")
+        made.note(record, "several pages", f"has {pages} pages or frames; the first is taken")
     row: dict[str, Any] = {
         "image_id": record.image_id,
         "file_name": record.file_name,
@@ -280,7 +282,7 @@ def _fill(made: _Made, record: Record, rules: _Rules, found: Any, faulty: Any) -
         if getattr(record, name) is not None:
             row[name] = getattr(record, name)
     if record.objects is not None:
-        row["objects"] = list(_objects(record.objects, frame, rules, found, faulty))
+        row["objects"] = list(_objects(made, record, frame, rules))
     made.row = row
     made.moments = images.moments(pixels) if is_measured else None
     made.fingerprint = fingerprints.of(pixels)
@@ -291,15 +293,14 @@ def _is_chosen(image_id: str) -> bool:
     return zlib.crc32(image_id.encode()) % 8 == 0
 
 
-def _objects(
-    objects: list[RawObject], frame: Frame, rules: _Rules, found: Any, faulty: Any
-) -> Iterator[dict[str, Any]]:
-    for raw in objects:
-        note = functools.partial(found, index=raw.index, action="kept")
+def _objects(made: _Made, record: Record, frame: Frame, rules: _Rules) -> Iterator[dict[str, Any]]:
+    """The rows of the objects; those with a fault are left out."""
+    for raw in record.objects or []:
+        note = functools.partial(made.note, record, index=raw.index)
         try:
             yield object_row(raw, frame, num_classes=rules.num_classes, num_keypoints=rules.num_keypoints, note=note)
         except Fault as fault:
-            faulty(fault, raw.index, "dropped annotation")
+            made.drop(record, fault, raw.index, "dropped annotation")
 
 
 def _read(encoded: Encoded, key: str) -> bytes:
