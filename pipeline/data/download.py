@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -97,9 +97,9 @@ def fetch(asset: Asset) -> Path:
         PipelineError: no address gave the file; or it is not in the cache and `PIPELINE_OFFLINE` is set; or the cache
             cannot be written. What was received is kept and resumed by the next call.
     """
-    path = cache() / "files" / asset.name
+    path = _place(asset)
     with _locked(path):
-        fault = _fault(path, asset) if path.exists() else "not there"
+        fault = _fault(path, asset)
         if not fault:
             return path
         if is_offline():
@@ -117,6 +117,23 @@ def fetch(asset: Asset) -> Path:
         )
 
 
+def fetch_all(assets: Iterable[Asset]) -> list[Path]:
+    """`fetch` of several files; offline, one message tells of all that are missing.
+
+    Raises:
+        PipelineError: see `fetch`.
+    """
+    assets = list(assets)
+    if is_offline():
+        missing = [asset for asset in assets if _fault(_place(asset), asset)]
+        if len(missing) > 1:
+            todo = ", and ".join(_by_hand(asset, _place(asset)) for asset in missing)
+            raise PipelineError(
+                f"{cache()}: {len(missing)} files are not there, and PIPELINE_OFFLINE is set; fix: {todo}"
+            )
+    return [fetch(asset) for asset in assets]
+
+
 def extracted(asset: Asset) -> Path:
     """The folder with an archive's members; the archive is fetched and unpacked where that was not done before.
 
@@ -131,6 +148,10 @@ def extracted(asset: Asset) -> Path:
                 shutil.rmtree(left, ignore_errors=True)
             archives.extract(fetch(asset), folder)
     return folder
+
+
+def _place(asset: Asset) -> Path:
+    return cache() / "files" / asset.name
 
 
 def _by_hand(asset: Asset, path: Path) -> str:
@@ -165,7 +186,9 @@ def _cannot_write(path: Path, error: OSError) -> PipelineError:
 
 
 def _fault(path: Path, asset: Asset) -> str:
-    """What keeps a complete file from being the asset; empty if nothing does."""
+    """What keeps a file from being the asset; empty if nothing does."""
+    if not path.exists():
+        return "not there"
     size = path.stat().st_size
     with path.open("rb") as file:
         if _is_web_page(file.read(512), asset):

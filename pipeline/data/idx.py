@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.binary import Part
-from pipeline.data.download import Asset, fetch
+from pipeline.data.download import Asset, fetch_all
 from pipeline.errors import PipelineError
 
 MAX_BYTES = 2**31  # the largest of its kind, EMNIST, has 0.6 GB
@@ -34,11 +34,12 @@ def assets(folder: str, mirrors: tuple[str, ...], files: Mapping[str, tuple[int,
 
 def parts(assets: Mapping[str, Asset]) -> tuple[Part, Part]:
     """The train and the test images of the four files, [N, H, W, 1]."""
+    files = dict(zip(assets, fetch_all(assets.values()), strict=True))
     train, test = (
         Part(
             split,
-            read(fetch(assets[f"{prefix}-images-idx3-ubyte.gz"]))[..., None],
-            read(fetch(assets[f"{prefix}-labels-idx1-ubyte.gz"])),
+            read(files[f"{prefix}-images-idx3-ubyte.gz"])[..., None],
+            read(files[f"{prefix}-labels-idx1-ubyte.gz"]),
         )
         for split, prefix in PREFIXES.items()
     )

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import download
-from pipeline.data.download import Asset, fetch, redacted
+from pipeline.data.download import Asset, fetch, fetch_all, redacted
 from pipeline.errors import PipelineError
 from tests.data.servers import Play, Server
 
@@ -344,6 +344,25 @@ def test_offline_a_file_in_the_cache_is_used_and_a_missing_one_is_described(serv
     assert place.exists()  # it is the user's
     place.write_bytes(CONTENT)
     assert fetch(wanted) == place
+
+
+def test_offline_all_missing_files_are_told_at_once(cache, monkeypatch):
+    monkeypatch.setenv("PIPELINE_OFFLINE", "yes")
+    wanted = [Asset(f"set/{name}", (f"https://example.org/{name}",), size=3) for name in "abc"]
+    (cache / "files/set").mkdir(parents=True)
+    (cache / "files/set/b").write_bytes(b"123")
+    with pytest.raises(PipelineError) as caught:
+        fetch_all(wanted)
+    told = [f"download https://example.org/{n} yourself (no published checksum, 3 bytes)" for n in "ac"]
+    assert str(caught.value) == (
+        f"{cache}: 2 files are not there, and PIPELINE_OFFLINE is set; fix: {told[0]} and put it at "
+        f"{cache}/files/set/a, and {told[1]} and put it at {cache}/files/set/c"
+    )
+    (cache / "files/set/a").write_bytes(b"456")
+    with pytest.raises(PipelineError, match="set/c: not there, and"):
+        fetch_all(wanted)
+    (cache / "files/set/c").write_bytes(b"789")
+    assert [path.name for path in fetch_all(wanted)] == ["a", "b", "c"]
 
 
 def test_a_damaged_file_of_the_cache_is_received_again(server, cache):

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.data import splits, store
-from pipeline.data.download import Asset, fetch
+from pipeline.data.download import Asset, fetch_all
 from pipeline.data.originals import checksums
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.structures import DatasetInfo, Sample
@@ -90,7 +90,8 @@ def prepare(folder: Path, *, seed: int, train: Share = 0.7, val: Share = 0.15, c
             "fix: shares that add up to less than 1"
         )
     colours = list(ASSETS) if colour == "both" else [colour]
-    wines = [wine for each in colours for wine in _read(fetch(ASSETS[each]), each, with_colour=colour == "both")]
+    files = zip(colours, fetch_all(ASSETS[each] for each in colours), strict=True)
+    wines = [wine for each, path in files for wine in _read(path, each, with_colour=colour == "both")]
     firsts: dict[tuple[float, ...], str] = {}
     groups = [firsts.setdefault(tuple(wine.features), wine.name) for wine in wines]
     dealt = splits.assign(
