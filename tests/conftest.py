@@ -148,6 +148,9 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
                 "mar_large": 0.5,
                 "per_class": [{"class": "bird", "ap": 0.4, "ap50": 0.6, "num": 20}],
                 "protocol": [["engine", "pycocotools"]],
+                "intervals": [["map50", 0.401, 0.512]],
+                "error_types": [["background", 7, 0.11], ["false_negatives", None, None]],
+                "seeds": [["map50", 0.45, 0.02, 0.458, 0.442]],
             },
         ),
         "unet_scenes": (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.reporting.scores import KINDS, Kind, kind, kind_of
+from pipeline.reporting.scores import KINDS, Kind, kind, kind_of, printed
 
 if TYPE_CHECKING:
     from pipeline.params import Generator, Params, Run
@@ -38,6 +38,13 @@ CAPTIONS = {
     "points": "A point for each image, coloured by class",
     "images": "The images at their points",
 }
+
+
+TABLES = {
+    "error_types": ("What each kind of error costs", ("kind", "number", "AP to be gained")),
+    "seeds": ("Over several seeds", ("score", "mean", "deviation", "each")),
+}
+"""Further lists of metrics.json: a title, and names of the columns; values beyond them stand in the last one."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ class Trained:
         training: the columns of training.csv, epoch first; NaN where a cell is empty.
         intervals: low and high end of scores that have them.
         gallery: of gallery.json, or None where the run has none.
+        tables: title, names of the columns and rows of what else metrics.json lists.
     """
 
     name: str
@@ -86,6 +94,7 @@ class Trained:
     folder: Path
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     gallery: dict[str, Any] | None = None
+    tables: list[tuple[str, tuple[str, ...], list[list[Any]]]] = field(default_factory=list)
 
     @property
     def kind(self) -> Kind:
@@ -269,8 +278,19 @@ def _read_trained(name: str, entry: Run | Generator, folder: Path) -> Trained:
         pictures=read_pictures(folder / "pictures"),
         folder=folder,
         intervals={name: (low, high) for name, low, high in metrics.get("intervals") or []},
+        tables=[
+            (*TABLES[name], _in_columns(metrics[name], len(TABLES[name][1]))) for name in TABLES if metrics.get(name)
+        ],
         gallery=read_json(folder / "gallery.json") if (folder / "gallery.json").is_file() else None,
     )
+
+
+def _in_columns(rows: list[list[Any]], num_columns: int) -> list[list[Any]]:
+    """Rows of one length: what is beyond the columns is listed in the last one."""
+    return [
+        [*row[: num_columns - 1], ", ".join(map(printed, row[num_columns - 1 :]))] if len(row) > num_columns else row
+        for row in rows
+    ]
 
 
 def _phrase(value: Any) -> str:

@@ -99,6 +99,14 @@ def test_the_same_reports_give_the_same_page_wherever_they_lie(job: Params, html
     assert page.render(read_contents(job)) == html
 
 
+def test_intervals_and_tables_stand_in_the_page(html):
+    text = re.sub(r"\s+", " ", " ".join(Outline(html).texts))
+    assert "0.401 to 0.512" in text
+    assert "What each kind of error costs" in text
+    assert re.search(r"false negatives n/a n/a", text)
+    assert re.search(r"map50 0.450 0.020 0.458, 0.442", text)
+
+
 def test_undefined_scores_read_na(html):
     assert html.count("n/a") >= 4
     assert ">nan<" not in html.lower()
