@@ -7,15 +7,15 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline import paths
-from pipeline.data import augmentation
-from pipeline.data.pool import ordered_map
+from pipeline.data import augmentation, images
+from pipeline.data.pool import block_map
 from pipeline.data.statistics import statistics
-from pipeline.data.store import Split, Store, encode_png, to_row, writing
+from pipeline.data.store import Split, Store, encode_png, to_batch, to_row, writing
 from pipeline.params import Params
 from pipeline.progress import progress
 from pipeline.structures import DatasetInfo, Sample
@@ -39,16 +39,18 @@ def run(params: Params, name: str) -> None:
         min_visibility=entry.min_visibility,
     )
     info = replace(source.info, mean=[], std=[], counts={}, image_size=None)  # measured again, copies included
+    num = source.info.counts["train"]
+    names = source.split("train").table.column("file_name")
     with writing(paths.augmented(name), info) as writer:
         for split_name in source.info.counts:
-            split = source.split(split_name)
-            for index in range(len(split)):
-                writer.add(split_name, split.row(index))
-            if split_name == "train":
-                for rows in progress(ordered_map(make, range(len(split))), f"augment {name}", total=len(split)):
-                    for row in rows:
-                        writer.add(split_name, row)
-    write_report(paths.augmented(name), paths.data_report(name), num_originals=source.info.counts["train"])
+            for batch in source.split(split_name).table.to_batches():
+                writer.add_batch(split_name, batch)
+        blocks = block_map(make, progress(range(num), f"augment {name}"), name=lambda index: names[index].as_py())
+        writer.moments = np.zeros((3, info.channels), np.int64)
+        for _, (copies, moments) in blocks:
+            writer.add_batch("train", copies)
+            writer.moments += moments
+    write_report(paths.augmented(name), paths.data_report(name), num_originals=num)
 
 
 @functools.cache
@@ -65,20 +67,25 @@ def _train(folder: Path) -> Split:
 
 
 def _copies(
-    index: int, *, folder: Path, policy: str, seed: int, copies: int, min_visibility: float
-) -> list[dict[str, Any]]:
-    """The rows of all copies of one image of the train split."""
-    split = _train(folder)
-    made = functools.partial(
-        augmentation.augmented,
-        split.read(index, masks=True),
-        _policy(policy, min_visibility),
-        split.info,
-        seed=seed,
-        partners=split,
-    )
-    samples = (made(number=number) for number in range(1, copies + 1))
-    return [to_row(sample, encode_png(sample.image, level=1)) for sample in samples]
+    indices: list[int], *, folder: Path, policy: str, seed: int, copies: int, min_visibility: float
+) -> tuple[pa.RecordBatch, np.ndarray]:
+    """The rows of all copies of some images of the train split, and the `images.moments` of them and of the images."""
+    split, steps = _train(folder), _policy(policy, min_visibility)
+    rows, moments = [], np.zeros((3, split.info.channels), np.int64)
+    for index in indices:
+        sample = split.read(index, masks=True)
+        moments += _moments(sample.image)
+        for number in range(1, copies + 1):
+            copy = augmentation.augmented(sample, steps, split.info, seed=seed, number=number, partners=split)
+            moments += _moments(copy.image)
+            rows.append(to_row(copy, encode_png(copy.image, level=1)))
+    return to_batch(rows), moments
+
+
+def _moments(image: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    return images.moments(Image.fromarray(image[..., 0] if image.shape[2] == 1 else image))
 
 
 def write_report(folder: Path, report: Path, num_originals: int) -> None:
@@ -107,6 +114,6 @@ def write_report(folder: Path, report: Path, num_originals: int) -> None:
         paths.write_json(temporary / "statistics.json", statistics(store))
         (temporary / "pictures").mkdir()
         for name, drawing in drawings.items():
-            images = [drawing(sample, store.info) for sample in samples]
-            sheet = draw.grid(images, columns=columns, captions=captions, cell=cell)
+            drawn = [drawing(sample, store.info) for sample in samples]
+            sheet = draw.grid(drawn, columns=columns, captions=captions, cell=cell)
             draw.save(temporary / "pictures" / f"{name}.png", sheet)
