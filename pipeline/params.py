@@ -287,8 +287,22 @@ class Compare(Section):
     gates: dict[str, dict[str, Gate]] = {}
 
 
+class Resources(Section):
+    """What stages take of a machine while they run, for `pipeline repro`; what is not said is derived from their work.
+
+    Attributes:
+        threads: cores that are kept free for the stage; it computes with `defaults.threads` all the same.
+        memory_gb: its peak; without it, that of its last run.
+        device: gpu: it has one to itself, where there are any; cpu: it sees none.
+    """
+
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    memory_gb: Annotated[float, Field(ge=0, le=2**20)] | None = None
+    device: Literal["cpu", "gpu"] | None = None
+
+
 class Params(Section):
-    """All of params.yaml, checked."""
+    """All of params.yaml, checked; a key of `resources` is a command, an entry of a section, or `command@entry`."""
 
     defaults: Defaults
     tracking: Tracking
@@ -300,6 +314,7 @@ class Params(Section):
     visualisations: dict[str, Visualisation]
     robustness: dict[str, Robustness] = {}
     compare: Compare = Compare()
+    resources: dict[str, Resources] = {}
 
     @cached_property
     def learners(self) -> dict[str, Run | Generator]:
@@ -386,6 +401,7 @@ class _Checker:
             "generators": self._entries("generators", partial(self._learner, Generator, shared)),
             "visualisations": self._entries("visualisations", partial(self._section, Visualisation)),
             "robustness": self._entries("robustness", partial(self._section, Robustness)),
+            "resources": self._entries("resources", partial(self._section, Resources), pattern=r"[a-z0-9_@]+"),
         }
         compare = self._section(Compare, self.content.get("compare", {}), ("compare",))
         if self.faults:
@@ -408,7 +424,9 @@ class _Checker:
             self._section(Training, {"epochs": 1, **content["training"]}, ("defaults", "training"), whole=False)
         return self._section(Defaults, content, ("defaults",))
 
-    def _entries(self, mapping: str, build: Callable[[Any, Location], Any]) -> dict[str, Any]:
+    def _entries(
+        self, mapping: str, build: Callable[[Any, Location], Any], pattern: str = r"[a-z0-9_]+"
+    ) -> dict[str, Any]:
         content = self.content.get(mapping, {})  # a section that may be absent
         if not isinstance(content, dict):
             self.faults.append(
@@ -416,7 +434,7 @@ class _Checker:
             )
             return {}
         for name in content:
-            if not re.fullmatch(r"[a-z0-9_]+", name):
+            if not re.fullmatch(pattern, name):
                 self.faults.append(_Fault((mapping, name), "a name holds only a-z, 0-9 and _; fix: rename this entry"))
         return {name: build(entry, (mapping, name)) for name, entry in content.items()}
 
@@ -551,6 +569,7 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
         yield from _inputs_faults(params, at, generator.inputs, ("raw", "augmented"), generator.dataset)
         yield from _features_faults(params, at, generator)
     yield from _robustness_faults(params)
+    yield from _resources_faults(params)
     modules = methods()
     for name, visualisation in params.visualisations.items():
         at = ("visualisations", name)
@@ -575,6 +594,17 @@ def _robustness_faults(params: Params) -> Iterator[_Fault]:
             if corruption not in choices:
                 place = (*at, "corruptions", index)
                 yield _Fault(place, f"no corruption {corruption!r}; {did_you_mean(corruption, choices)}")
+
+
+def _resources_faults(params: Params) -> Iterator[_Fault]:
+    verbs = plug_ins("stages")
+    sections = ("datasets", "augmentations", "features", "runs", "generators", "visualisations", "robustness")
+    names = list(dict.fromkeys(name for section in sections for name in getattr(params, section)))
+    for key in params.resources:
+        verb, _, name = key.partition("@")
+        if not (key in verbs or key in names or (verb in verbs and name in names)):
+            near = did_you_mean(key, [*verbs, *names])
+            yield _Fault(("resources", key), f"no command, entry or command@entry {key!r}; {near}")
 
 
 def _transform_faults(transform: Mapping[str, Any], at: Location, presets: Sequence[str] | None) -> Iterator[_Fault]:

@@ -16,6 +16,7 @@ REPORTS = Path("reports")
 PAGE = REPORTS / "index.html"
 SUMMARY = REPORTS / "summary.md"
 LEDGER = DATA / "ledger.jsonl"  # seconds and memory of every command; outside git and DVC
+LOGS = DATA / "logs"  # what each stage said in its last `pipeline repro`; outside git and DVC
 RESUME = DATA / "resume"  # snapshots of unfinished training; outside git and DVC
 
 
