@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +22,14 @@ from pipeline.errors import PipelineError
 from pipeline.metrics import overlaps
 from pipeline.metrics.detection import DetectionColumns, Kind, ObjectColumns
 
+if TYPE_CHECKING:
+    from pipeline.metrics.compiled_json import Scanned
+
 SCANNED_FROM = 400 << 20
 """Bytes of results from which the scanner is worth the second that it takes to load."""
 MAX_TABLE = 1 << 23
 """Ids below it are looked up in a table."""
+KEYS = {"boxes": "bbox", "masks": "segmentation", "keypoints": "keypoints"}
 FIX = "write it as COCO does"
 
 
@@ -119,25 +123,25 @@ def read_results(path: Path, truth: CocoTruth, kind: Kind = "boxes") -> Detectio
     """
     import msgspec
 
-    found = _scanned(path) if kind == "boxes" else None
+    found = _scanned(path, kind, truth)
     if found is None:
         fields: list[tuple[Any, ...]] = [("image_id", int), ("category_id", int), ("score", float)]
-        wanted = {"boxes": "bbox", "masks": "segmentation", "keypoints": "keypoints"}[kind]
-        fields.append((wanted, _run_lengths() if kind == "masks" else list[float]))
+        fields.append((KEYS[kind], _run_lengths() if kind == "masks" else list[float]))
         row: Any = msgspec.defstruct("result", fields, gc=False)
         rows = _decoded(path, list[row])
         image_ids, category_ids = _integers(rows, "image_id"), _integers(rows, "category_id")
         scores = _floats(rows, "score")
         boxes = _boxes(path, rows, "") if kind == "boxes" else np.zeros((len(rows), 4))
     else:
-        rows, (image_ids, category_ids, boxes, scores) = [], found
+        rows, image_ids, category_ids, scores = [], found.image_ids, found.category_ids, found.scores
+        boxes = found.numbers if kind == "boxes" else np.zeros((len(scores), 4))
     images = _looked_up(path, image_ids, truth.image_ids, "", "image_id")
     labels = _looked_up(path, category_ids, truth.category_ids, "", "category_id")
     columns = DetectionColumns(images, labels, scores, boxes)
     if kind == "masks":
-        columns.masks = _masks(path, [row.segmentation for row in rows], "")
+        columns.masks = _masks(path, [row.segmentation for row in rows], "", found)
     if kind == "keypoints":
-        columns.keypoints = _points(path, rows)
+        columns.keypoints = _points(path, rows) if found is None else found.numbers.reshape(len(scores), -1, 3)
     return columns
 
 
@@ -254,8 +258,10 @@ def _truth_masks(path: Path, rows: Sequence[Any], sizes: dict[int, tuple[int, in
     return _masks(path, masks, "annotations")
 
 
-def _masks(path: Path, masks: Sequence[Any], what: str) -> overlaps.Masks:
+def _masks(path: Path, masks: Sequence[Any], what: str, found: Scanned | None = None) -> overlaps.Masks:
     try:
+        if found is not None:
+            return overlaps.masks_of_runs(found.runs, found.run_counts, found.sizes)
         pairs = [(m["size"], m["counts"]) if isinstance(m, dict) else (m.size, m.counts) for m in masks]
         sizes, counts = zip(*pairs, strict=True) if pairs else ((), ())
         return overlaps.masks_of_counts(sizes, counts)
@@ -265,18 +271,20 @@ def _masks(path: Path, masks: Sequence[Any], what: str) -> overlaps.Masks:
         raise PipelineError(f"{at} segmentation: {fault}; fix: {FIX}") from None
 
 
-def _scanned(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Image ids, category ids, boxes [N, 4] and scores as the scanner reads them; None where msgspec should look."""
+def _scanned(path: Path, kind: Kind, truth: CocoTruth) -> Scanned | None:
+    """What the scanner reads, where it pays; None where msgspec should look."""
     try:
         large = path.stat().st_size >= SCANNED_FROM
     except OSError:
         return None
-    if (
-        not large
-        and "pipeline.metrics.compiled_json" not in sys.modules
-        and "pipeline.metrics.compiled" not in sys.modules
-    ):
+    if not large and "pipeline.metrics.compiled" not in sys.modules:
         return None
     from pipeline.metrics import compiled_json
 
-    return compiled_json.read_boxes(_read(path))
+    width = {"boxes": 4, "masks": 0, "keypoints": 0}[kind]
+    if kind == "keypoints":
+        assert truth.columns.keypoints is not None
+        width = 3 * truth.columns.keypoints.shape[1]
+        if not width:
+            return None
+    return compiled_json.read(_read(path), KEYS[kind].encode(), width)

@@ -202,3 +202,92 @@ def fill_resampled(
                         precision[r, threshold, label, area] = value[r] / 101
                         for most in range(num_most):
                             recall[r, threshold, label, area, most] = share[most, r] / total
+
+
+@compiled
+def box_overlaps(
+    boxes: np.ndarray, truth: np.ndarray, iscrowd: np.ndarray, index: np.ndarray, others: np.ndarray
+) -> np.ndarray:
+    """As the function of pairs that `overlaps.of_boxes` gives, from boxes [N, 4] and truth [M, 4] in xywh."""
+    overlaps = np.zeros(len(index))
+    for pair in range(len(index)):
+        a, b = index[pair], others[pair]
+        width = min(boxes[a, 0] + boxes[a, 2], truth[b, 0] + truth[b, 2]) - max(boxes[a, 0], truth[b, 0])
+        if width <= 0:
+            continue
+        height = min(boxes[a, 1] + boxes[a, 3], truth[b, 1] + truth[b, 3]) - max(boxes[a, 1], truth[b, 1])
+        if height <= 0:
+            continue
+        shared = width * height
+        union = boxes[a, 2] * boxes[a, 3]
+        if not iscrowd[b]:
+            union = union + truth[b, 2] * truth[b, 3] - shared
+        overlaps[pair] = shared / union
+    return overlaps
+
+
+@compiled
+def intervals(
+    ends: np.ndarray, nums: np.ndarray, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """As `overlaps._intervals`, mask by mask."""
+    num_masks = len(nums)
+    begins, stops = np.empty(len(ends) // 2 + num_masks, np.int64), np.empty(len(ends) // 2 + num_masks, np.int64)
+    offsets, areas = np.zeros(num_masks + 1, np.int64), np.zeros(num_masks, np.int64)
+    boxes = np.zeros((num_masks, 4), np.int64)
+    num, run = 0, 0
+    for mask in range(num_masks):
+        height = sizes[mask, 0]
+        left = top = np.int64(1) << 60
+        right = bottom = np.int64(0)
+        for place in range(1, nums[mask], 2):
+            begin, stop = ends[run + place - 1], ends[run + place]
+            if stop <= begin:
+                continue
+            begins[num], stops[num] = begin, stop
+            num += 1
+            areas[mask] += stop - begin
+            x = np.int64(begin / height)
+            y = begin - x * height
+            left, right = min(left, x), max(right, x + 1)
+            if y + stop - begin <= height:
+                top, bottom = min(top, y), max(bottom, y + stop - begin)
+            else:
+                top, bottom = np.int64(0), height
+                right = max(right, np.int64((stop - 1) / height) + 1)
+        run += nums[mask]
+        offsets[mask + 1] = num
+        if offsets[mask + 1] > offsets[mask]:
+            boxes[mask, 0], boxes[mask, 1], boxes[mask, 2], boxes[mask, 3] = left, top, right, bottom
+    return begins[:num].copy(), stops[:num].copy(), offsets, areas, boxes
+
+
+@compiled
+def intersections(
+    begins: np.ndarray,
+    stops: np.ndarray,
+    offsets: np.ndarray,
+    truth_begins: np.ndarray,
+    truth_stops: np.ndarray,
+    truth_offsets: np.ndarray,
+    index: np.ndarray,
+    others: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+) -> np.ndarray:
+    """As `overlaps._intersections`: both lists of intervals are walked at once."""
+    shared = np.zeros(len(index), np.int64)
+    for pair in range(len(index)):
+        a, a_end = offsets[index[pair]], offsets[index[pair] + 1]
+        b, b_end = truth_offsets[others[pair]], truth_offsets[others[pair] + 1]
+        a += np.searchsorted(stops[a:a_end], first[pair], side="right")
+        b += np.searchsorted(truth_stops[b:b_end], first[pair], side="right")
+        total = np.int64(0)
+        while a < a_end and b < b_end and begins[a] < last[pair]:
+            total += max(np.int64(0), min(stops[a], truth_stops[b]) - max(begins[a], truth_begins[b]))
+            if stops[a] < truth_stops[b]:
+                a += 1
+            else:
+                b += 1
+        shared[pair] = total
+    return shared

@@ -1,8 +1,9 @@
-"""A scanner of COCO's lists of boxes in machine code; it gives up on all that is not plain, and msgspec looks again."""
+"""A scanner of COCO's lists of results in machine code; it gives up on all that is not plain: msgspec looks again."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,28 +14,62 @@ POWERS = 10.0 ** np.arange(23)
 NUM_THREADS = 2
 
 
-def read_boxes(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Image ids, category ids, boxes [N, 4] and scores of a list of results; None where something is not plain.
+@dataclass
+class Scanned:
+    """A list of results in columns.
+
+    Attributes:
+        image_ids, category_ids: [N] int64.
+        scores: [N] float64.
+        numbers: [N, W] float64, of boxes or keypoints.
+        sizes: [N, 2] int64, of masks.
+        runs, run_counts: [R] int64 runs of all masks and [N] int64 how many each has.
+    """
+
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    scores: np.ndarray
+    numbers: np.ndarray
+    sizes: np.ndarray
+    runs: np.ndarray
+    run_counts: np.ndarray
+
+
+def read(data: bytes, key: bytes, width: int) -> Scanned | None:
+    """Columns of a list of results; None where something is not plain.
 
     Numbers are exact: where digits and exponent fit, one division of two exact numbers rounds once, as it must; the
     others are left to Python.
+
+    Args:
+        data: the file.
+        key: bbox, keypoints or segmentation (compressed run lengths).
+        width: how many numbers bbox or keypoints have; 0 for segmentation.
     """
     codes = np.frombuffer(data, np.uint8)
     bounds = [0]
     for part in range(1, NUM_THREADS):
-        bounds.append(data.find(b"{", max(bounds[-1] + 1, len(data) * part // NUM_THREADS)))
+        middle = max(bounds[-1] + 1, len(data) * part // NUM_THREADS)
+        bounds.append(data.find(b"{", middle) if width else _next_row(data, middle))
     if min(bounds) < 0:
         bounds = [0]
     ends = [*bounds[1:], len(data)]
 
-    def scan(part: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    def scan(part: int) -> tuple[int, tuple[np.ndarray, ...], np.ndarray]:
         begin, end = bounds[part], ends[part]
-        num = data.count(b"{", begin, end)
-        ids, numbers = np.empty((num, 2), np.int64), np.empty((num, 5))
-        slow = np.empty((5 * num, 3), np.int64)
+        num = data.count(b"{", begin, end) // (1 if width else 2)
+        columns = (
+            np.empty((num, 2), np.int64),
+            np.empty((num, width + 1)),
+            np.empty((num, 2), np.int64),
+            np.empty(0 if width else end - begin, np.int64),
+            np.empty(num, np.int64),
+        )
+        slow = np.empty((num * (width + 1), 3), np.int64)
         last = part == len(bounds) - 1
-        count, num_slow = scan_boxes(codes, begin, end, part == 0, last, POWERS, ids, numbers, slow)
-        return (count if count == num else -1), ids, numbers, slow[:num_slow]
+        count, num_slow, num_runs = scan_rows(codes, begin, end, part == 0, last, POWERS, key, *columns, slow)
+        ids, numbers, sizes, runs, run_counts = columns
+        return (count if count == num else -1), (ids, numbers, sizes, runs[:num_runs], run_counts), slow[:num_slow]
 
     if len(bounds) == 1:
         parts = [scan(0)]
@@ -43,15 +78,25 @@ def read_boxes(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
             parts = list(pool.map(scan, range(NUM_THREADS)))
     if min(count for count, *_ in parts) < 0:
         return None
-    for _, _, numbers, slow in parts:
+    for _, (_, numbers, *_), slow in parts:
         flat = numbers.reshape(-1)
         for place, begin, end in slow.tolist():
             flat[place] = float(data[begin:end])
-    ids = np.concatenate([part[1] for part in parts])
-    numbers = np.concatenate([part[2] for part in parts])
+    ids, numbers, sizes, runs, run_counts = (
+        np.concatenate(column) for column in zip(*(part[1] for part in parts), strict=True)
+    )
     if not np.isfinite(numbers).all():
         return None
-    return ids[:, 0].copy(), ids[:, 1].copy(), np.ascontiguousarray(numbers[:, :4]), numbers[:, 4].copy()
+    values = np.ascontiguousarray(numbers[:, :width])
+    return Scanned(ids[:, 0].copy(), ids[:, 1].copy(), numbers[:, width].copy(), values, sizes, runs, run_counts)
+
+
+def _next_row(data: bytes, begin: int) -> int:
+    """Where an object starts that is not the mask within one; -1: nowhere."""
+    at = data.find(b"{", begin)
+    while at > 0 and data[max(0, at - 40) : at].rstrip().endswith(b":"):
+        at = data.find(b"{", at + 1)
+    return at
 
 
 @compiled
@@ -121,111 +166,222 @@ def is_key(codes: np.ndarray, begin: int, end: int, name: bytes) -> bool:
 
 
 @compiled
-def scan_boxes(
+def read_list(
+    codes: np.ndarray,
+    at: int,
+    end: int,
+    powers: np.ndarray,
+    values: np.ndarray,
+    place: int,
+    slow: np.ndarray,
+    num_slow: int,
+) -> tuple[int, int]:
+    """A list of just so many numbers as `values` holds: the place after it (-1: none) and rows of `slow` in use."""
+    if at >= end or codes[at] != 91:
+        return -1, num_slow
+    for column in range(len(values)):
+        at = skip(codes, at + 1, end)
+        first = at
+        value, at, exact = number(codes, at, end, powers)
+        if at < 0:
+            return -1, num_slow
+        if not exact:
+            slow[num_slow, 0], slow[num_slow, 1], slow[num_slow, 2] = place + column, first, at
+            num_slow += 1
+        values[column] = value
+        at = skip(codes, at, end)
+        if at >= end or codes[at] != (44 if column < len(values) - 1 else 93):
+            return -1, num_slow
+    return at + 1, num_slow
+
+
+@compiled
+def whole(codes: np.ndarray, at: int, end: int, powers: np.ndarray) -> tuple[int, int]:
+    """A whole number without point or exponent, and the place after it (-1: none)."""
+    first = at
+    value, at, exact = number(codes, at, end, powers)
+    if at < 0 or not exact:
+        return 0, -1
+    for place in range(first, at):
+        if codes[place] != 45 and not 48 <= codes[place] <= 57:
+            return 0, -1
+    return int(value), at
+
+
+@compiled
+def read_key(codes: np.ndarray, at: int, end: int) -> tuple[int, int, int]:
+    """Begin and end of a key, and the place of its value (-1: none)."""
+    at = skip(codes, at, end)
+    if at >= end or codes[at] != 34:
+        return 0, 0, -1
+    begin = at + 1
+    at = begin
+    while at < end and codes[at] != 34 and codes[at] != 92:
+        at += 1
+    stop = at
+    if at >= end or codes[at] != 34:
+        return 0, 0, -1
+    at = skip(codes, at + 1, end)
+    if at >= end or codes[at] != 58:
+        return 0, 0, -1
+    return begin, stop, skip(codes, at + 1, end)
+
+
+@compiled
+def read_runs(codes: np.ndarray, at: int, end: int, runs: np.ndarray, num: int) -> tuple[int, int]:
+    """COCO's run-length string from its quote on: the place after it (-1: none) and how many runs there are now."""
+    if at >= end or codes[at] != 34:
+        return -1, num
+    at += 1
+    first = num
+    value, shift = 0, 0
+    while at < end and codes[at] != 34:
+        code = int(codes[at])
+        if code == 92:  # its own backslash, which JSON doubles
+            at += 1
+            if at >= end or codes[at] != 92:
+                return -1, num
+        at += 1
+        code -= 48
+        if code < 0 or code > 63 or shift > 55:
+            return -1, num
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32 == 0:
+            if code & 16:
+                value -= 1 << shift
+            if num - first > 2:
+                value += runs[num - 2]
+            runs[num] = value
+            num += 1
+            value, shift = 0, 0
+    return (at + 1 if at < end and shift == 0 else -1), num
+
+
+@compiled
+def read_mask(
+    codes: np.ndarray, at: int, end: int, powers: np.ndarray, size: np.ndarray, runs: np.ndarray, num: int
+) -> tuple[int, int]:
+    """A mask of size and counts: the place after it (-1: none) and how many runs there are now."""
+    if at >= end or codes[at] != 123:
+        return -1, num
+    seen = 0
+    while True:
+        begin, stop, at = read_key(codes, at + 1, end)
+        if at < 0:
+            return -1, num
+        if is_key(codes, begin, stop, b"counts"):
+            seen += 1
+            at, num = read_runs(codes, at, end, runs, num)
+        elif is_key(codes, begin, stop, b"size"):
+            seen += 4
+            if at >= end or codes[at] != 91:
+                return -1, num
+            for side in range(2):
+                value, at = whole(codes, skip(codes, at + 1, end), end, powers)
+                if at < 0:
+                    return -1, num
+                size[side] = value
+                at = skip(codes, at, end)
+                if at >= end or codes[at] != (44 if side == 0 else 93):
+                    return -1, num
+            at += 1
+        else:
+            return -1, num
+        if at < 0:
+            return -1, num
+        at = skip(codes, at, end)
+        if at < end and codes[at] == 125:
+            return (at + 1 if seen == 5 else -1), num
+        if at >= end or codes[at] != 44:
+            return -1, num
+
+
+@compiled
+def scan_rows(
     codes: np.ndarray,
     begin: int,
     end: int,
     opens: bool,
     closes: bool,
     powers: np.ndarray,
+    key: bytes,
     ids: np.ndarray,
     numbers: np.ndarray,
+    sizes: np.ndarray,
+    runs: np.ndarray,
+    run_counts: np.ndarray,
     slow: np.ndarray,
-) -> tuple[int, int]:
-    """Reads objects with image_id, category_id, bbox and score, and no other key, into rows of `ids` and `numbers`.
+) -> tuple[int, int, int]:
+    """Reads objects with image_id, category_id, score and `key`, and no other, into rows of the arrays.
 
     Returns:
-        The number of objects, -1 where something else was met, and the number of rows of `slow` (place in `numbers`,
-        begin and end of the text) for numbers left to Python.
+        The number of objects, -1 where something else was met; the number of rows of `slow` (place in `numbers`, begin
+        and end of the text) for numbers left to Python; and the number of runs.
     """
-    row, num_slow = 0, 0
+    width = numbers.shape[1] - 1
+    row, num_slow, num_runs = 0, 0, 0
     at = skip(codes, begin, end)
     if opens:
         if at >= end or codes[at] != 91:
-            return -1, 0
+            return -1, 0, 0
         at = skip(codes, at + 1, end)
         if at < end and codes[at] == 93:
-            return (0 if closes and skip(codes, at + 1, end) == end else -1), 0
+            return (0 if closes and skip(codes, at + 1, end) == end else -1), 0, 0
     while at < end:
         if codes[at] != 123 or row >= len(ids):
-            return -1, 0
-        at += 1
+            return -1, 0, 0
         seen = 0
         while True:
-            at = skip(codes, at, end)
-            if at >= end or codes[at] != 34:
-                return -1, 0
-            key = at + 1
-            at = key
-            while at < end and codes[at] != 34 and codes[at] != 92:
-                at += 1
-            stop = at
-            if at >= end or codes[at] != 34:
-                return -1, 0
-            at = skip(codes, at + 1, end)
-            if at >= end or codes[at] != 58:
-                return -1, 0
-            at = skip(codes, at + 1, end)
-            if is_key(codes, key, stop, b"bbox"):
-                if seen & 4 or at >= end or codes[at] != 91:
-                    return -1, 0
-                seen |= 4
-                for column in range(4):
-                    at = skip(codes, at + 1, end)
-                    first = at
-                    value, at, exact = number(codes, at, end, powers)
-                    if at < 0:
-                        return -1, 0
-                    if not exact:
-                        slow[num_slow, 0], slow[num_slow, 1], slow[num_slow, 2] = row * 5 + column, first, at
-                        num_slow += 1
-                    numbers[row, column] = value
-                    at = skip(codes, at, end)
-                    if at >= end or codes[at] != (44 if column < 3 else 93):
-                        return -1, 0
-                at += 1
-            else:
-                first = at
-                value, at, exact = number(codes, at, end, powers)
-                if at < 0:
-                    return -1, 0
-                if is_key(codes, key, stop, b"score"):
-                    if seen & 8:
-                        return -1, 0
-                    seen |= 8
-                    if not exact:
-                        slow[num_slow, 0], slow[num_slow, 1], slow[num_slow, 2] = row * 5 + 4, first, at
-                        num_slow += 1
-                    numbers[row, 4] = value
+            first, stop, at = read_key(codes, at + 1, end)
+            if at < 0:
+                return -1, 0, 0
+            if is_key(codes, first, stop, key):
+                bit = 4
+                if width:
+                    at, num_slow = read_list(
+                        codes, at, end, powers, numbers[row, :width], row * (width + 1), slow, num_slow
+                    )
                 else:
-                    column = 0 if is_key(codes, key, stop, b"image_id") else 1
-                    if column == 1 and not is_key(codes, key, stop, b"category_id"):
-                        return -1, 0
-                    if seen & (column + 1) or not exact or value != np.floor(value):
-                        return -1, 0
-                    for place in range(first, at):  # 1.0 and 1e3 are no ids
-                        if codes[place] != 45 and not 48 <= codes[place] <= 57:
-                            return -1, 0
-                    seen |= column + 1
-                    ids[row, column] = np.int64(value)
+                    before = num_runs
+                    at, num_runs = read_mask(codes, at, end, powers, sizes[row], runs, num_runs)
+                    run_counts[row] = num_runs - before
+            elif is_key(codes, first, stop, b"score"):
+                bit = 8
+                place = at
+                value, at, exact = number(codes, at, end, powers)
+                if at >= 0 and not exact:
+                    slow[num_slow, 0], slow[num_slow, 1], slow[num_slow, 2] = row * (width + 1) + width, place, at
+                    num_slow += 1
+                numbers[row, width] = value
+            elif is_key(codes, first, stop, b"image_id"):
+                bit = 1
+                ids[row, 0], at = whole(codes, at, end, powers)
+            elif is_key(codes, first, stop, b"category_id"):
+                bit = 2
+                ids[row, 1], at = whole(codes, at, end, powers)
+            else:
+                return -1, 0, 0
+            if at < 0 or seen & bit:
+                return -1, 0, 0
+            seen |= bit
             at = skip(codes, at, end)
             if at >= end:
-                return -1, 0
+                return -1, 0, 0
             if codes[at] == 125:
                 break
             if codes[at] != 44:
-                return -1, 0
-            at += 1
+                return -1, 0, 0
         if seen != 15:
-            return -1, 0
+            return -1, 0, 0
         row += 1
         at = skip(codes, at + 1, end)
         if at < end and codes[at] == 44:
             at = skip(codes, at + 1, end)
             if at >= end:
-                return (row, num_slow) if not closes else (-1, 0)
+                return (-1 if closes else row), num_slow, num_runs
         elif at < end and codes[at] == 93 and closes:
-            return (row if skip(codes, at + 1, end) == end else -1), num_slow
+            return (row if skip(codes, at + 1, end) == end else -1), num_slow, num_runs
         else:
-            return -1, 0
-    return -1, 0
+            return -1, 0, 0
+    return -1, 0, 0

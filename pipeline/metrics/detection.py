@@ -265,7 +265,9 @@ def evaluate_detections(
     truth, _ = _by_image(truth)
     _check(shown, num_classes, num_images, "prediction")
     _check(truth, num_classes, num_images, "target")
-    overlap, areas, bare = _overlap(shown, truth, kind, sigmas, rule)
+    if compiled is None:
+        compiled = len(shown.images) >= COMPILED_FROM or "pipeline.metrics.compiled" in sys.modules
+    overlap, areas, bare = _overlap(shown, truth, kind, sigmas, rule, compiled)
     ignored = truth.iscrowd | bare if truth.ignored is None else truth.iscrowd | bare | truth.ignored
     found = Found(shown.images, shown.labels, shown.scores, areas)
     truths = Truths(truth.images, truth.labels, truth.areas, truth.iscrowd, ignored)
@@ -288,8 +290,6 @@ def evaluate_detections(
         exempt = _pairs_in(found.images[kept], found.labels[kept], federated.not_exhaustive, num_classes)
         found = Found(found.images[kept], found.labels[kept], found.scores[kept], found.areas[kept], exempt)
         overlap = _of_kept(overlap, np.flatnonzero(kept))
-    if compiled is None:
-        compiled = len(found) >= COMPILED_FROM or "pipeline.metrics.compiled" in sys.modules
     matched = match(
         found,
         truths,
@@ -681,9 +681,10 @@ def _check(columns: DetectionColumns | ObjectColumns, num_classes: int, num_imag
         raise ValueError(f"{what}s differ in number: {', '.join(f'{n} {name}' for name, n in numbers.items())}")
     boxes = columns.boxes_xywh
     value = columns.scores if isinstance(columns, DetectionColumns) else columns.areas
+    finite = bool(np.isfinite(boxes).all() and np.isfinite(value).all())
     faults = {
         "image is not among those to judge": (columns.images < 0) | (columns.images >= num_images),
-        "box or score is not finite": ~np.isfinite(boxes.sum(1) + value),
+        "box or score is not finite": np.zeros(0) if finite else ~np.isfinite(boxes.sum(1) + value),
         "box has its corners swapped": (boxes[:, 2] < 0) | (boxes[:, 3] < 0),
         "label is no class": (columns.labels < 0) | (columns.labels >= num_classes),
     }
@@ -697,14 +698,15 @@ def _check(columns: DetectionColumns | ObjectColumns, num_classes: int, num_imag
 
 
 def _overlap(
-    shown: DetectionColumns, truth: ObjectColumns, kind: str, sigmas: Sequence[float] | None, rule: str
+    shown: DetectionColumns, truth: ObjectColumns, kind: str, sigmas: Sequence[float] | None, rule: str, compiled: bool
 ) -> tuple[Overlap, np.ndarray, np.ndarray]:
     """The overlap of pairs, the area of each detection, and which truths show nothing that could be found."""
     nothing = np.zeros(len(truth.images), bool)
     if kind == "boxes":
         grown = np.array([0, 0, 1, 1]) if rule == "voc_all_devkit" else 0
         boxes = shown.boxes_xywh + grown
-        return overlaps.of_boxes(boxes, truth.boxes_xywh + grown, truth.iscrowd), boxes[:, 2] * boxes[:, 3], nothing
+        overlap = overlaps.of_boxes(boxes, truth.boxes_xywh + grown, truth.iscrowd, compiled=compiled)
+        return overlap, boxes[:, 2] * boxes[:, 3], nothing
     if kind == "masks":
         if shown.masks is None or truth.masks is None:
             raise ValueError("masks are to be judged and there are none")
@@ -719,9 +721,9 @@ def _overlap(
     targets = truth.keypoints if len(truth.keypoints) else np.zeros((0, len(used), 3))
     if keypoints.shape[1] != targets.shape[1]:
         raise ValueError(f"{keypoints.shape[1]} keypoints of detections, {targets.shape[1]} of the truth")
-    spans: list[np.ndarray] = [np.ptp(keypoints[..., axis], axis=1) for axis in (0, 1)]
+    least, most = overlaps.extent(keypoints)
     overlap = overlaps.of_keypoints(keypoints, targets, truth.boxes_xywh, truth.areas, used)
-    return overlap, spans[0] * spans[1], np.asarray(~(targets[..., 2] > 0).any(1))
+    return overlap, np.prod(most - least, axis=1), np.asarray(~(targets[..., 2] > 0).any(1))
 
 
 def _judged(found: Found, truths: Truths, federated: Federated, num_images: int, num_classes: int) -> np.ndarray:

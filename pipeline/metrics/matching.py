@@ -181,8 +181,7 @@ def match(
     outside = outside[order]
     ignored |= ~matched & outside
     counted = (truth_bits[:, None] & grid.of_area) == 0
-    num_truths = np.zeros((num_classes, len(grid.ranges)), np.int64)
-    np.add.at(num_truths, truths.labels, counted)
+    num_truths = np.stack([np.bincount(truths.labels[of], minlength=num_classes) for of in counted.T], axis=1)
     starts = np.searchsorted(found.labels[order], np.arange(num_classes + 1))
     return Matched(order, starts, ranks, matched, ignored, outside, num_truths)
 

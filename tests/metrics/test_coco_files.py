@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 
 from pipeline.errors import PipelineError
 from pipeline.metrics import coco_files, compiled_json
@@ -167,15 +168,14 @@ ROWS = st.lists(
 
 @given(ROWS, st.sampled_from([None, 1]), st.sampled_from([(", ", ": "), (",", ":"), (" ,\n", "\t:  ")]))
 def test_the_scanner_reads_what_json_reads(rows, indent, separators):
-    scanned = compiled_json.read_boxes(json.dumps(rows, indent=indent, separators=separators).encode())
+    scanned = compiled_json.read(json.dumps(rows, indent=indent, separators=separators).encode(), b"bbox", 4)
     if any(abs(row["image_id"]) > 2**53 for row in rows):
         return  # left to msgspec
     assert scanned is not None
-    images, categories, boxes, scores = scanned
-    assert images.tolist() == [row["image_id"] for row in rows]
-    assert categories.tolist() == [row["category_id"] for row in rows]
-    assert boxes.tolist() == [row["bbox"] for row in rows]
-    assert scores.tolist() == [row["score"] for row in rows]
+    assert scanned.image_ids.tolist() == [row["image_id"] for row in rows]
+    assert scanned.category_ids.tolist() == [row["category_id"] for row in rows]
+    assert scanned.numbers.tolist() == [row["bbox"] for row in rows]
+    assert scanned.scores.tolist() == [row["score"] for row in rows]
 
 
 GOOD = '[{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]'
@@ -212,8 +212,8 @@ GOOD = '[{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]'
     ],
 )
 def test_the_scanner_gives_up_on_all_that_is_not_plain(old, new):
-    assert compiled_json.read_boxes(GOOD.encode()) is not None
-    assert compiled_json.read_boxes(GOOD.replace(old, new, 1).encode()) is None
+    assert compiled_json.read(GOOD.encode(), b"bbox", 4) is not None
+    assert compiled_json.read(GOOD.replace(old, new, 1).encode(), b"bbox", 4) is None
 
 
 def test_the_scanner_reads_in_two_parts_and_exactly():
@@ -223,18 +223,38 @@ def test_the_scanner_reads_in_two_parts_and_exactly():
         {"score": row[4], "bbox": row[:4], "category_id": n % 80, "image_id": n // 8}
         for n, row in enumerate(numbers.tolist())
     ]
-    images, _, boxes, scores = compiled_json.read_boxes(json.dumps(rows).encode())
-    assert images.tolist() == [n // 8 for n in range(4000)]
-    np.testing.assert_array_equal(np.column_stack([boxes, scores]), numbers)
+    scanned = compiled_json.read(json.dumps(rows).encode(), b"bbox", 4)
+    assert scanned.image_ids.tolist() == [n // 8 for n in range(4000)]
+    np.testing.assert_array_equal(np.column_stack([scanned.numbers, scanned.scores]), numbers)
 
 
-def test_both_readers_give_the_same_columns(write, monkeypatch):
-    truth = read_truth(write(truth_of(annotation())))
-    path = write([result(score=n / 7) for n in range(50)], "results.json")
-    for name in ("pipeline.metrics.compiled", "pipeline.metrics.compiled_json"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    slow = read_results(path, truth)
+@pytest.mark.parametrize("kind", ["boxes", "masks", "keypoints"])
+def test_both_readers_give_the_same_columns(write, monkeypatch, kind):
+    points = [1, 2, 2, 3, 4, 1]
+    more = {"segmentation": RUNS, "keypoints": points, "num_keypoints": 2}
+    truth = read_truth(write(truth_of(annotation(**more))), kind)
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(300):
+        filled = np.asfortranarray(rng.random((40, 50)) < rng.choice([0.01, 0.5]), np.uint8)
+        mask = coco_mask.encode(filled)
+        extra = {
+            "boxes": {"bbox": rng.uniform(0, 9, 4).tolist()},
+            "masks": {"segmentation": {"size": [40, 50], "counts": mask["counts"].decode()}},
+            "keypoints": {"keypoints": rng.uniform(0, 9, 6).tolist()},
+        }[kind]
+        rows.append({"image_id": 7, "category_id": 9, "score": number / 7} | extra)
+    path = write(rows, "results.json")
+    assert kind != "masks" or "\\\\" in path.read_text()  # the run lengths have backslashes
+    monkeypatch.delitem(sys.modules, "pipeline.metrics.compiled", raising=False)
+    slow = read_results(path, truth, kind)
     monkeypatch.setattr(coco_files, "SCANNED_FROM", 0)
-    fast = read_results(path, truth)
+    monkeypatch.setattr(coco_files, "_decoded", None)  # the scanner alone
+    fast = read_results(path, truth, kind)
     for name in ("images", "labels", "scores", "boxes_xywh"):
         np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
+    if kind == "masks":
+        np.testing.assert_array_equal(fast.masks.begins, slow.masks.begins)
+        np.testing.assert_array_equal(fast.masks.boxes, slow.masks.boxes)
+    if kind == "keypoints":
+        np.testing.assert_array_equal(fast.keypoints, slow.keypoints)

@@ -15,6 +15,24 @@ def some_masks(seed, num, shape=(20, 30)):
     return masks
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_compiled_masks_are_the_same(compiled, seed):
+    masks = some_masks(seed, 5)
+    plain = masks_of(list(masks))
+    ends = np.concatenate([np.cumsum(plain.runs(index)) for index in range(5)])
+    nums = np.array([len(plain.runs(index)) for index in range(5)])
+    other = overlaps.Masks(ends, nums, plain.sizes, compiled=compiled)
+    for name in ("begins", "stops", "offsets", "areas", "boxes"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
+    index, others = (values.ravel() for values in np.mgrid[:5, :5])
+    crowd = np.zeros(5, bool)
+    shared = overlaps.of_masks(other, other, crowd)(index, others, 0.0).reshape(5, 5)
+    expected = coco_mask.iou([encoded(m) for m in masks], [encoded(m) for m in masks], [0] * 5)
+    np.testing.assert_array_equal(shared, expected)
+
+
 def encoded(mask):
     return coco_mask.encode(np.asfortranarray(mask, np.uint8))
 
