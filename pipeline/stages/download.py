@@ -30,11 +30,8 @@ def run(params: Params, name: str) -> None:
     left_out = findings.skipped(paths.raw(name))
     if left_out and any(left_out.values()):
         told = paths.data_report(name) / "health.json"
-        print(
-            f"download {name}: left out {left_out['annotations']} annotations and {left_out['images']} images with "
-            f"faults; each is named in {told}",
-            file=sys.stderr,
-        )
+        counts = ", ".join(f"{kind} {count}" for kind, count in left_out.items())
+        print(f"download {name}: left out for faults: {counts}; each is named in {told}", file=sys.stderr)
 
 
 def write_report(folder: Path, report: Path) -> None:

@@ -74,6 +74,60 @@ def test_many_rows_become_batches_and_shards(info, tmp_path, monkeypatch):
     assert split.row(13)["label"] == 1
 
 
+def test_a_column_that_comes_late_is_null_before(info, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROWS_PER_BATCH", 2)
+    with writing(tmp_path / "toy", info) as writer:
+        for i in range(7):
+            late = {"captions": [f"{i}"]} if i > 3 else {}
+            writer.add("train", to_row(Sample(f"i{i}", "", np.zeros((2, 2, 3), np.uint8), **late)))
+        writer.add("test", to_row(Sample("t", "", np.zeros((2, 2, 3), np.uint8), label=1)))
+    read = Store(tmp_path / "toy")
+    assert read.split("train").column("captions") == [None] * 4 + [["4"], ["5"], ["6"]]
+    assert read.split("train").column("image_id") == [f"i{i}" for i in range(7)]
+    assert read.split("test").column("captions") == [None]
+    assert read.split("train").column("label") == [None] * 7
+    assert "target" not in read.split("train").table.column_names
+
+
+def test_how_rows_came_leaves_no_trace(info, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROWS_PER_BATCH", 4)
+    monkeypatch.setattr(store, "MAX_BATCH_BYTES", 900)
+    rows = [to_row(Sample(f"i{i}", "", np.zeros((2 + 9 * (i % 5 == 0), 9, 3), np.uint8), label=1)) for i in range(23)]
+    written = []
+    for sizes in ([1] * 23, [23], [3, 9, 1, 10]):
+        folder = tmp_path / str(len(written))
+        with writing(folder, info) as writer:
+            for size, end in zip(sizes, np.cumsum(sizes), strict=True):
+                if size == 1:
+                    writer.add("train", rows[end - 1])
+                else:
+                    writer.add_batch("train", store.to_batch(rows[end - size : end]))
+        written.append((folder / "train-00000.arrow").read_bytes())
+    assert written[0] == written[1] == written[2]
+
+
+def test_objects_come_as_flat_arrays(info, sample, tmp_path):
+    none = Sample("b", "", sample.image)
+    with writing(tmp_path / "toy", info) as writer:
+        for one in (none, sample, none, sample):
+            writer.add("train", to_row(one))
+    found = Store(tmp_path / "toy").split("train").objects()
+    assert found["image"].tolist() == [1, 1, 3, 3]
+    assert found["label"].tolist() == [0, 1, 0, 1]
+    assert found["bbox"].tolist() == sample.objects.boxes.tolist() * 2
+    assert found["area"].tolist() == [36, 48, 36, 48]
+    assert found["iscrowd"].tolist() == [False] * 4
+
+
+def test_a_function_of_every_map_comes_in_order_without_the_absent(info, sample, tmp_path):
+    with writing(tmp_path / "toy", info) as writer:
+        for i in range(4):
+            semantic = np.full((20, 30), i, np.uint8) if i != 2 else None
+            writer.add("train", to_row(Sample(f"{i}", "", sample.image, semantic=semantic)))
+    values = store.map_encoded(tmp_path / "toy", "train", "semantic", store.decode_image)
+    assert [int(value[0, 0, 0]) for value in values] == [0, 1, 3]
+
+
 def test_pandas_opens_a_shard_as_it_is(folder):
     table = pd.read_feather(folder / "train-00000.arrow")
     assert table["captions"][0].tolist() == ["A cat left of a dog."]

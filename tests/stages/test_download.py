@@ -1,14 +1,19 @@
 import json
+import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline import params as schema
-from pipeline.data.store import Store
-from pipeline.errors import ParamsError
+from pipeline.data.ingest import OnError, ingest
+from pipeline.data.records import RawObject, Record
+from pipeline.data.store import Store, encode_png
+from pipeline.errors import ParamsError, PipelineError
 from pipeline.stages import augment, download
+from pipeline.structures import DatasetInfo
 
 KINDS = {"boxes", "masks", "semantic", "panoptic", "keypoints", "captions"}
 
@@ -55,6 +60,41 @@ def test_download_writes_store_statistics_and_a_picture_of_each_kind(project):
         assert path.stat().st_size < 200_000
         with Image.open(path) as picture:
             assert picture.info == {}
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A source whose only image has one good box and one without area."""
+
+    def prepare(folder: Path, *, seed: int, inputs: str, on_error: OnError = "fail") -> None:
+        info = DatasetInfo(
+            name="toy", tasks=["detection"], classes=["cat"], channels=1, licence="none", attribution="", source=inputs
+        )
+        boxes = [RawObject(0, [1, 1, 5, 5], index=3), RawObject(0, [2, 2, 2, 5], index=4)]
+        records = [Record("test", "a", "a.png", encode_png(np.zeros((9, 9), np.uint8)), objects=boxes)]
+        ingest(folder, info, records, on_error=on_error)
+
+    module = types.ModuleType("pipeline.data.datasets.fake")
+    module.prepare = prepare
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_a_fault_ends_the_work_or_is_left_out_and_counted(project, fake, capsys):
+    params = job({}, source="fake")
+    with pytest.raises(PipelineError, match=r"a\.png#4 bbox: a box without area .* or set on_error: skip"):
+        download.run(params, "toy")
+    assert not list(Path("data/raw").iterdir())
+    download.run(job({"on_error": "skip"}, source="fake"), "toy")
+    assert (
+        "download toy: left out for faults: annotations 1, images 0; each is named in reports/"
+        in capsys.readouterr().err
+    )
+    numbers = json.loads(Path("reports/data/toy/statistics.json").read_text())
+    assert numbers["skipped"] == {"annotations": 1, "images": 0}
+    health = json.loads(Path("reports/data/toy/health.json").read_text())
+    assert health["checks"]["zero-area box"]["listed"][0]["index"] == 4
+    # `inputs` of params.yaml reaches a source that asks for it
+    assert numbers["source"] == "requirements.lock"
 
 
 def test_download_and_augment_write_the_same_bytes_each_time(project):
