@@ -260,6 +260,31 @@ def test_the_protocol_names_the_images(params):
     ]
 
 
+@pytest.mark.parametrize("name", ["heads", "maps", "boxes", "dreams"])
+def test_every_defined_metric_has_an_interval(params, name):
+    evaluate.run(params, name)
+    content = metrics_of(paths.generator_report(name) if name == "dreams" else paths.run_report(name))
+    defined = [key for key, value in content.items() if isinstance(value, float)]
+    found = {key: (low, high) for key, low, high in content["intervals"]}
+    assert set(found) == set(defined)
+    assert all(low <= high for low, high in found.values())
+    rules = dict(content["protocol"])
+    assert rules["intervals"] == "95%, percentiles of 1000 resamples of images, with replacement"
+
+
+def test_the_table_of_a_large_set_of_scores_leaves_them_out_and_says_so(params, monkeypatch):
+    from pipeline.metrics import classification
+
+    monkeypatch.setattr(classification, "MAX_KEPT_SCORES", NUM * 3 - 1)
+    evaluate.run(params, "heads")
+    content, rows = metrics_of(paths.run_report("heads")), rows_of(paths.run_report("heads"))
+    assert "scores" not in rows[0]
+    assert content["auroc"] is not None
+    assert {key for key, *_ in content["intervals"]}.isdisjoint({"auroc", "average_precision"})
+    rules = dict(content["protocol"])
+    assert rules["per_image"] == "without the 36 scores: auroc and average_precision have no interval"
+
+
 PICTURES = {
     "heads": {"confusion.png", "calibration.png", "predictions.png"},
     "boxes": {
