@@ -44,6 +44,7 @@ class _Rules:
     num_semantic: int
     num_keypoints: int
     values: np.ndarray | None
+    has_semantic: bool
 
 
 @dataclass
@@ -115,7 +116,8 @@ def ingest(
 
     Args:
         folder: where to; the folder's rows are in the order of the records.
-        info: of the dataset; its counts, mean, std and image_size are filled in.
+        info: of the dataset; its counts, mean, std and image_size are filled in. Where it has "semantic" among its
+            tasks, a record with a panoptic map alone gets the class map that this shows.
         records: taken as the work goes on; among them, what their reader found wrong.
         on_error: whether a fault ends the work or is left out and noted.
         semantic_values: for the values of the semantic maps the class index each becomes; all others become IGNORE.
@@ -157,7 +159,14 @@ def _rules(info: DatasetInfo, semantic_values: Mapping[int, int] | None) -> _Rul
         values = np.full(max([255, *semantic_values]) + 2, IGNORE, np.uint8)  # the last stands for all larger values
         for value, label in semantic_values.items():
             values[value] = label
-    return _Rules(info.channels, len(info.classes), len(info.semantic_classes), len(info.keypoints), values)
+    return _Rules(
+        channels=info.channels,
+        num_classes=len(info.classes),
+        num_semantic=len(info.semantic_classes),
+        num_keypoints=len(info.keypoints),
+        values=values,
+        has_semantic="semantic" in info.tasks,
+    )
 
 
 def _leave_out_seen(block: _Block, seen: set[str]) -> None:
@@ -276,7 +285,9 @@ def _fill(made: _Made, record: Record, rules: _Rules) -> None:
     if record.semantic is not None:
         row["semantic"] = _semantic(record.semantic, frame, rules)
     if record.panoptic is not None:
-        row["panoptic"] = _panoptic(record, frame, rules.num_semantic)
+        row["panoptic"], ids = _panoptic(record, frame, rules.num_semantic)
+        if rules.has_semantic and record.semantic is None:
+            row["semantic"] = store.encode_png(_classes_of(ids, record.segments))
         row["segments"] = [{"id": number, "label": label} for number, label in record.segments]
     for name in ("captions", "group"):
         if getattr(record, name) is not None:
@@ -330,8 +341,8 @@ def _semantic(semantic: Encoded | np.ndarray, frame: Frame, rules: _Rules) -> by
     return store.encode_png(values.astype(np.uint8))
 
 
-def _panoptic(record: Record, frame: Frame, num_semantic: int) -> bytes:
-    """The PNG of a panoptic map in the shown image; its segments are checked."""
+def _panoptic(record: Record, frame: Frame, num_semantic: int) -> tuple[bytes, np.ndarray]:
+    """The PNG of a panoptic map in the shown image, and its [H, W] ids; its segments are checked."""
     assert record.panoptic is not None
     data = _read(record.panoptic, "panoptic")
     try:
@@ -345,7 +356,15 @@ def _panoptic(record: Record, frame: Frame, num_semantic: int) -> bytes:
     unknown = np.setdiff1d(ids, [0, *(number for number, _ in record.segments)])
     if len(unknown):
         raise Fault("bad map", "panoptic", f"shows segment {unknown[0]}, which is not among its {len(record.segments)}")
-    return data if turned is ids else store.encode_ids(turned)
+    return (data if turned is ids else store.encode_ids(turned)), turned
+
+
+def _classes_of(ids: np.ndarray, segments: list[tuple[int, int]]) -> np.ndarray:
+    """The [H, W] uint8 class map that a panoptic map of [H, W] ids shows; void is IGNORE."""
+    numbers, places = np.unique(ids, return_inverse=True)
+    classes = dict(segments)
+    of_number = np.array([classes.get(number, IGNORE) for number in numbers.tolist()], np.uint8)
+    return of_number[places].reshape(ids.shape)
 
 
 def _in_frame(values: np.ndarray, frame: Frame, key: str) -> np.ndarray:

@@ -221,6 +221,9 @@ def test_documented_panoptic(documented):
     assert store.info.semantic_classes == ["sky", "cat"]
     assert (segments.ids == 258).sum() == 4 * 30
     assert segments.labels.tolist() == [1]
+    semantic = store.split("train").read(0).semantic
+    assert np.array_equal(semantic == 1, segments.ids == 258)
+    assert (semantic == 255).sum() == 16 * 30, "void is not scored"
     assert (store.info.licence, store.info.attribution, store.info.source) == ("CC BY 4.0", "me", "data/mine/panoptic")
 
 

@@ -37,7 +37,7 @@ def read(
     maps: str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> Source:
-    """The images of one split with their segments.
+    """The images of one split with their segments, and the class map that these show.
 
     Args:
         root: the dataset's folder; the other places are relative to it.
@@ -51,4 +51,6 @@ def read(
         PipelineError: the JSON as a whole is wrong.
     """
     maps = Path(annotations).with_suffix("") if maps is None else maps
-    return coco.read(root, split=split, images=images, panoptic=annotations, maps=maps, classes=classes)
+    source = coco.read(root, split=split, images=images, panoptic=annotations, maps=maps, classes=classes)
+    source.info.tasks.append("semantic")
+    return source
