@@ -6,7 +6,8 @@ The rules disagree on the same matches by several points, so a number without it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -31,14 +32,28 @@ class Curves:
     """What COCO accumulates, NaN where pycocotools has -1: for a class and area without truth.
 
     Attributes:
-        precision: [T, R, K, A, D], interpolated, by threshold, level of recall, class, area, number of detections.
-        recall: [T, K, A, D], the greatest.
-        scores: [T, R, K, A, D], the score at which a level of recall is reached; 0 where it is not.
+        final: [T, R, K, A] precision with the most detections: all that COCO's figures of precision are made from.
+        recall: [T, K, A, D], the greatest, by threshold, class, area and number of detections.
+        full: computes `precision` and `scores`; they are large and seldom looked at.
     """
 
-    precision: np.ndarray
+    final: np.ndarray
     recall: np.ndarray
-    scores: np.ndarray
+    full: Callable[[], tuple[np.ndarray, np.ndarray]] = field(repr=False)
+
+    @cached_property
+    def _full(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.full()
+
+    @property
+    def precision(self) -> np.ndarray:
+        """[T, R, K, A, D], interpolated, by threshold, level of recall, class, area, number of detections."""
+        return self._full[0]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """[T, R, K, A, D], the score at which a level of recall is reached; 0 where it is not."""
+        return self._full[1]
 
 
 def accumulate(
@@ -60,17 +75,34 @@ def accumulate(
         levels: [R] levels of recall, ascending from 0.
         compiled: whether numba does the loops; the result is the same to the bit.
     """
+    fewer, last = max_detections[:-1], max_detections[-1:]
+    final = _filled(matched, scores, num_thresholds, last, levels, compiled)
+    recall = [share[..., None] for share in _recall(matched, num_thresholds, fewer, compiled)]
+
+    def full() -> tuple[np.ndarray, np.ndarray]:
+        others = _filled(matched, scores, num_thresholds, fewer, levels, compiled)
+        precision, reached = (np.concatenate([others[index], final[index]], axis=-1) for index in (0, 2))
+        return precision, reached
+
+    return Curves(final[0][..., 0], np.concatenate([*recall, final[1]], axis=-1), full)
+
+
+def _filled(
+    matched: Matched,
+    scores: np.ndarray,
+    num_thresholds: int,
+    max_detections: tuple[int, ...],
+    levels: np.ndarray,
+    compiled: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision [T, R, K, A, D], recall [T, K, A, D] and scores [T, R, K, A, D]."""
     num_classes, num_areas = matched.num_truths.shape
     shape = (num_classes, num_areas, len(max_detections))
-    curves = Curves(
-        np.full((num_thresholds, len(levels), *shape), np.nan),
-        np.full((num_thresholds, *shape), np.nan),
-        np.full((num_thresholds, len(levels), *shape), np.nan),
-    )
-    needed = needed_truths(matched.num_truths, levels)
+    precision = np.full((num_thresholds, len(levels), *shape), np.nan)
+    recall = np.full((num_thresholds, *shape), np.nan)
+    reached = np.full((num_thresholds, len(levels), *shape), np.nan)
     active = np.flatnonzero(matched.matched)
     classes = np.repeat(np.arange(num_classes), np.diff(matched.starts))[active]
-    before = _before(matched, active, classes, num_thresholds, max_detections)
     fill: Callable[..., None] = _fill_curves
     if compiled:
         from pipeline.metrics.compiled import fill_curves as fill
@@ -81,21 +113,47 @@ def accumulate(
         matched.ranks[active],
         scores[active],
         np.searchsorted(classes, np.arange(num_classes + 1)),
-        before,
+        _before(matched, active, classes, num_thresholds, max_detections),
         matched.num_truths,
-        needed,
-        np.array(max_detections),
-        curves.precision,
-        curves.recall,
-        curves.scores,
+        needed_truths(matched.num_truths, levels),
+        np.array(max_detections, np.int64),
+        precision,
+        recall,
+        reached,
     )
     # at recall 0 stands the best score of the class, be it right, wrong or ignored
     has = np.diff(matched.starts) > 0
     first = np.zeros(num_classes)
     first[has] = scores[matched.starts[:-1][has]]
     zero = levels == 0
-    curves.scores[:, zero] = np.where(np.isnan(curves.scores[:, zero]), np.nan, first[:, None, None])
-    return curves
+    reached[:, zero] = np.where(np.isnan(reached[:, zero]), np.nan, first[:, None, None])
+    return precision, recall, reached
+
+
+def _recall(matched: Matched, num_thresholds: int, max_detections: tuple[int, ...], compiled: bool) -> list[np.ndarray]:
+    """For each number, [T, K, A], the share of the truths that the best so many of an image and class find."""
+    num_classes, num_areas = matched.num_truths.shape
+    right = matched.matched & ~matched.ignored
+    active = np.flatnonzero(right)
+    right, ranks = right[active], matched.ranks[active]
+    starts = np.searchsorted(active, matched.starts)
+    count: Callable[..., np.ndarray] = _count_bits
+    if compiled:
+        from pipeline.metrics.compiled import count_bits as count
+    shares = []
+    for most in max_detections:
+        found = count(np.where(ranks < most, right, 0), starts, num_thresholds * num_areas)
+        found = found.reshape(num_classes, num_areas, num_thresholds)
+        share = found / np.maximum(matched.num_truths, 1)[..., None]
+        shares.append(np.where((matched.num_truths > 0)[..., None], share, np.nan).transpose(2, 0, 1))
+    return shares
+
+
+def _count_bits(masks: np.ndarray, starts: np.ndarray, num_bits: int) -> np.ndarray:
+    """[K, bits], how many masks of each class have each bit; the classes start at [K + 1]."""
+    classes = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    flags = (classes[masks >> bit & 1 == 1] for bit in range(num_bits))
+    return np.stack([np.bincount(some, minlength=len(starts) - 1) for some in flags], axis=1)
 
 
 def needed_truths(num_truths: np.ndarray, levels: np.ndarray) -> np.ndarray:

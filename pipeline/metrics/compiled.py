@@ -291,3 +291,14 @@ def intersections(
                 b += 1
         shared[pair] = total
     return shared
+
+
+@compiled
+def count_bits(masks: np.ndarray, starts: np.ndarray, num_bits: int) -> np.ndarray:
+    """As `average_precision._count_bits`."""
+    counts = np.zeros((len(starts) - 1, num_bits), np.int64)
+    for label in range(len(starts) - 1):
+        for index in range(starts[label], starts[label + 1]):
+            for bit in range(num_bits):
+                counts[label, bit] += (masks[index] >> bit) & 1
+    return counts

@@ -261,8 +261,8 @@ def evaluate_detections(
         num_images = len(targets)
     shown = predictions if isinstance(predictions, DetectionColumns) else columns_of(predictions, kind)
     truth = targets if isinstance(targets, ObjectColumns) else object_columns_of(targets, kind)
-    shown, places = _by_image(shown)
-    truth, _ = _by_image(truth)
+    shown, places = by_image(shown)
+    truth, _ = by_image(truth)
     _check(shown, num_classes, num_images, "prediction")
     _check(truth, num_classes, num_images, "target")
     if compiled is None:
@@ -311,10 +311,10 @@ def evaluate_detections(
     if federated is not None and federated.frequency is not None:
         for letter, name in (("r", "rare"), ("c", "common"), ("f", "frequent")):
             chosen = np.array([value == letter for value in federated.frequency], bool)
-            metrics[f"map_{name}"] = _mean(curves.precision[:, :, chosen, 0, -1])
+            metrics[f"map_{name}"] = _mean(curves.final[:, :, chosen, 0])
     return Result(
         metrics=metrics,
-        ap=curves.precision[..., 0, -1].mean(1),
+        ap=curves.final[..., 0].mean(1),
         num_truths=matched.num_truths[:, 0],
         rule=rule,
         protocol=protocol(kind, rule, grid.thresholds, tuple(max_detections), federated),
@@ -331,7 +331,7 @@ def coco_figures(
     kind: str = "boxes",
 ) -> dict[str, float | None]:
     """COCO's figures, twelve for boxes and masks, ten for keypoints, in its order; None where undefined."""
-    precision, recall = curves.precision[..., -1], curves.recall
+    precision, recall = curves.final, curves.recall
     singles = {f"{share}": index for share in (50, 75) for index in np.flatnonzero(thresholds == share / 100)[:1]}
     figures = {"map": _mean(precision[..., 0])}
     figures |= {f"map{share}": _mean(precision[index, ..., 0]) for share, index in singles.items()}
@@ -466,9 +466,9 @@ def per_class(result: Result, classes: list[str]) -> list[dict[str, Any]]:
         {
             "class": name,
             "num_truths": int(result.num_truths[index]),
-            "ap": _mean(curves.precision[:, :, index, 0, -1]),
-            "ap50": _mean(curves.precision[0, :, index, 0, -1]),
-            "ap75": _mean(curves.precision[5, :, index, 0, -1]),
+            "ap": _mean(curves.final[:, :, index, 0]),
+            "ap50": _mean(curves.final[0, :, index, 0]),
+            "ap75": _mean(curves.final[5, :, index, 0]),
             "ar100": _mean(curves.recall[:, index, 0, -1]),
         }
         for index, name in enumerate(classes)
@@ -477,7 +477,7 @@ def per_class(result: Result, classes: list[str]) -> list[dict[str, Any]]:
 
 def precision_recall(result: Result) -> np.ndarray:
     """[K, 101], precision at the least IoU by class and level of recall (0, .01, ... 1); NaN without truth."""
-    return _curves(result).precision[0, :, :, 0, -1].T
+    return _curves(result).final[0, :, :, 0].T
 
 
 @dataclass
@@ -623,6 +623,27 @@ def columns_of(predictions: Sequence[Detections], kind: Kind = "boxes") -> Detec
     )
 
 
+def columns_of_table(table: pa.Table) -> DetectionColumns:
+    """The columns of a run's predictions.arrow: boxes (corners, in float32), scores and labels of each image.
+
+    Raises:
+        ValueError: boxes, scores and labels of an image differ in number.
+    """
+    parts = [table.column(name).combine_chunks() for name in ("boxes", "scores", "labels")]
+    nums = [np.asarray(part.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)) for part in parts]
+    for index in np.flatnonzero((nums[0] != nums[1]) | (nums[0] != nums[2]))[:1]:
+        raise ValueError(f"image {index}: boxes, scores and labels differ in number")
+    corners = parts[0].flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    boxes = corners.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    return DetectionColumns(
+        images=np.repeat(np.arange(len(nums[0])), nums[0]),
+        labels=parts[2].flatten().to_numpy(zero_copy_only=False).astype(np.int64),
+        scores=parts[1].flatten().to_numpy(zero_copy_only=False).astype(np.float64),
+        boxes_xywh=boxes,
+    )
+
+
 def object_columns_of(targets: Sequence[Objects], kind: Kind = "boxes") -> ObjectColumns:
     """One truth per image as columns, with what `kind` needs.
 
@@ -662,7 +683,7 @@ def _keypoints(parts: list[np.ndarray | None]) -> np.ndarray:
 Columns = TypeVar("Columns", DetectionColumns, ObjectColumns)
 
 
-def _by_image(columns: Columns) -> tuple[Columns, np.ndarray | None]:
+def by_image(columns: Columns) -> tuple[Columns, np.ndarray | None]:
     """Columns in order of images, and where each row was; None: it stayed."""
     if (columns.images[1:] >= columns.images[:-1]).all():
         return columns, None
@@ -703,9 +724,11 @@ def _overlap(
     """The overlap of pairs, the area of each detection, and which truths show nothing that could be found."""
     nothing = np.zeros(len(truth.images), bool)
     if kind == "boxes":
-        grown = np.array([0, 0, 1, 1]) if rule == "voc_all_devkit" else 0
-        boxes = shown.boxes_xywh + grown
-        overlap = overlaps.of_boxes(boxes, truth.boxes_xywh + grown, truth.iscrowd, compiled=compiled)
+        boxes, truth_boxes = shown.boxes_xywh, truth.boxes_xywh
+        if rule == "voc_all_devkit":
+            pixel = np.array([0, 0, 1, 1])
+            boxes, truth_boxes = boxes + pixel, truth_boxes + pixel
+        overlap = overlaps.of_boxes(boxes, truth_boxes, truth.iscrowd, compiled=compiled)
         return overlap, boxes[:, 2] * boxes[:, 3], nothing
     if kind == "masks":
         if shown.masks is None or truth.masks is None:

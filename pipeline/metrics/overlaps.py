@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ def of_boxes(boxes_xywh: np.ndarray, truth_xywh: np.ndarray, iscrowd: np.ndarray
         iscrowd: [M] bool.
         compiled: whether numba does the loop; the result is the same to the bit.
     """
+    if compiled:
+        return partial(_compiled_boxes, boxes_xywh, truth_xywh, iscrowd)
     left, top, width, height = np.ascontiguousarray(boxes_xywh.T)
     right, bottom, area = left + width, top + height, width * height
     truth_left, truth_top, truth_width, truth_height = np.ascontiguousarray(truth_xywh.T)
@@ -52,12 +54,15 @@ def of_boxes(boxes_xywh: np.ndarray, truth_xywh: np.ndarray, iscrowd: np.ndarray
             union = union + truth_area[truth] - shared
         return np.divide(shared, union, out=np.zeros_like(shared), where=meets)
 
-    def compiled_overlap(index: np.ndarray, truth: np.ndarray, least: float) -> np.ndarray:
-        from pipeline.metrics.compiled import box_overlaps
+    return overlap
 
-        return np.asarray(box_overlaps(boxes_xywh, truth_xywh, iscrowd, index, truth))
 
-    return compiled_overlap if compiled else overlap
+def _compiled_boxes(
+    boxes: np.ndarray, truth: np.ndarray, iscrowd: np.ndarray, index: np.ndarray, others: np.ndarray, least: float
+) -> np.ndarray:
+    from pipeline.metrics.compiled import box_overlaps
+
+    return np.asarray(box_overlaps(boxes, truth, iscrowd, index, others))
 
 
 class Masks:

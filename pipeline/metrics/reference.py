@@ -38,7 +38,7 @@ def evaluate_detections(
     result.metrics = {
         name: None if value < 0 else value for name, value in zip(result.metrics, stats.tolist(), strict=True)
     }
-    result.curves, result.ap = found, found.precision[..., 0, -1].mean(1)
+    result.curves, result.ap = found, found.final[..., 0].mean(1)
     return result
 
 
@@ -70,9 +70,9 @@ def curves(
         evaluation.summarize()
     precision, recall, scores = (evaluation.eval[name] for name in ("precision", "recall", "scores"))
     undefined = precision < 0
-    return Curves(
-        *(np.where(u, np.nan, v) for u, v in ((undefined, precision), (recall < 0, recall), (undefined, scores)))
-    ), evaluation.stats
+    precision, scores = (np.where(undefined, np.nan, values) for values in (precision, scores))
+    recall = np.where(recall < 0, np.nan, recall)
+    return Curves(precision[..., -1], recall, lambda: (precision, scores)), evaluation.stats
 
 
 def _annotations(columns: DetectionColumns | ObjectColumns, kind: Kind) -> list[dict[str, Any]]:

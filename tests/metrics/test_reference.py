@@ -9,12 +9,12 @@ from pipeline.metrics import detection, reference
 from pipeline.metrics.detection import Detections, evaluate_detections
 from pipeline.structures import Objects
 
-ARRAYS = ("precision", "recall", "scores")
+ARRAYS = ("final", "precision", "recall", "scores")
 
 
 def in_order(columns):
     """pycocotools numbers detections as they come, so that its columns are given by image."""
-    return detection._by_image(columns)[0]
+    return detection.by_image(columns)[0]
 
 
 def differences(found, truth, num_images, num_classes, kind):
