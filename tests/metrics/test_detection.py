@@ -2,6 +2,8 @@ import contextlib
 import io
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.metrics import detection
@@ -341,3 +343,53 @@ def test_federated_figures_equal_another_implementation_of_lvis(tmp_path):
     names |= {"APr": "map_rare", "APc": "map_common", "APf": "map_frequent"}
     for theirs, name in names.items():
         assert ours[name] == pytest.approx(expected[theirs], abs=1e-12), name
+
+
+def test_a_prediction_table_is_read_as_its_rows_are():
+    predictions, targets = random_set()
+    boxes = pa.list_(pa.list_(pa.float32(), 4))
+    table = pa.table(
+        {
+            "boxes": pa.array([p.boxes.tolist() for p in predictions], boxes),
+            "scores": pa.array([p.scores.tolist() for p in predictions], pa.list_(pa.float32())),
+            "labels": pa.array([p.labels.tolist() for p in predictions], pa.list_(pa.int32())),
+        }
+    )
+    whole = pa.concat_tables([table.slice(0, 5), table.slice(5)])  # in two pieces, the second with an offset
+    shown = detection.columns_of_table(whole)
+    for name, values in vars(detection.columns_of(predictions)).items():
+        np.testing.assert_array_equal(getattr(shown, name), values)
+    truth = detection.object_columns_of(targets)
+    sizes = {"num_classes": 4, "num_images": len(targets)}
+    result = detection.evaluate_detections(predictions=shown, targets=truth, **sizes)
+    plain = detection.evaluate_detections(predictions=predictions, targets=targets, num_classes=4)
+    assert result.metrics == plain.metrics
+    fewer = table.set_column(1, "scores", pa.array([[]] * len(targets), pa.list_(pa.float32())))
+    with pytest.raises(ValueError, match="image 1: boxes, scores and labels differ in number"):
+        detection.columns_of_table(fewer)
+
+
+def test_columns_need_the_number_of_images():
+    shown = detection.columns_of([found()])
+    with pytest.raises(ValueError, match="fix: give num_images"):
+        detection.evaluate_detections(predictions=shown, targets=[objects()], num_classes=1)
+
+
+def test_the_per_image_table_of_a_run_stays_small(tmp_path):
+    """reports/ are kept in git: 160 images of 50 detections must take tens of kB, most of it the scores."""
+    rng = np.random.default_rng(0)
+    predictions, targets = random_set(num_images=160)
+    for prediction in predictions:
+        num = 50 - len(prediction.scores)
+        corner = rng.uniform(0, 100, (num, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(8, 60, (num, 2))], 1)
+        prediction.boxes = np.concatenate([prediction.boxes, boxes])
+        prediction.scores = rng.random(50).astype(np.float32)
+        prediction.labels = np.concatenate([prediction.labels, rng.integers(0, 4, num)])
+    result = detection.evaluate_detections(predictions=predictions, targets=targets, num_classes=4)
+    table = pa.table(detection.per_image(result))
+    pq.write_table(table, tmp_path / "table.parquet", compression="zstd")
+    assert (tmp_path / "table.parquet").stat().st_size < 60_000
+    again = detection.resampled(pq.read_table(tmp_path / "table.parquet"), np.ones((1, 160), int))
+    for name, value in result.metrics.items():
+        assert again[name][0] == pytest.approx(np.nan if value is None else value, abs=1e-12, nan_ok=True), name
