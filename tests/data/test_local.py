@@ -409,6 +409,24 @@ def test_coco_photographs_go_in_and_come_out(tmp_path, kind, form):
     assert_same(store, back, 1e-4 if form == "yolo" and kind == "boxes" else 0)
 
 
+@pytest.mark.slow
+def test_class_maps_of_panoptic_maps_are_those_that_the_photographs_come_with(tmp_path):
+    needs(COCO)
+    stores = {}
+    for kind in ("semantic", "panoptic"):
+        options = dict(REAL[kind])
+        places = options.pop("places")
+        options["splits"] = {s: {key: place.format(s) for key, place in places.items()} for s in ("train", "val")}
+        stores[kind] = prepared(tmp_path / kind, inputs=needs(COCO), **options)
+    names = {kind: np.array([*store.info.semantic_classes, "unlabeled"]) for kind, store in stores.items()}
+    for split in ("train", "val"):
+        files = [Path(name).name for name in stores["panoptic"].split(split).column("file_name")]
+        for sample in stores["semantic"].split(split):
+            other = stores["panoptic"].split(split).read(files.index(Path(sample.file_name).name))
+            made = np.minimum(other.semantic, len(names["panoptic"]) - 1)  # void has no name but "unlabeled" there
+            assert np.array_equal(names["semantic"][sample.semantic], names["panoptic"][made])
+
+
 def assert_same(first, second, tolerance=0.0):
     assert first.info.counts == second.info.counts
     for split in first.info.counts:
