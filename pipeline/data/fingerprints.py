@@ -22,7 +22,7 @@ SIDE = 16
 BANDS = 8  # of 8 bits each: two hashes that differ in fewer bits than there are bands agree in one of them
 MAX_DISTANCE = 6  # bits of 64
 MIN_CORRELATION = 0.98
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 512  # of a bucket that are held against the rest of it
 
 
 def of(image: Image) -> np.ndarray:
@@ -111,45 +111,52 @@ def hashes(prints: np.ndarray) -> np.ndarray:
     return np.packbits(bits, axis=1).view(np.uint64).ravel()
 
 
-def near_pairs(prints: np.ndarray) -> np.ndarray:
-    """Pairs of images that look the same though not all their pixels agree need not be equal.
+def near_pairs(prints: np.ndarray, splits: np.ndarray) -> np.ndarray:
+    """Pairs of images that look the same, though their pixels may differ.
 
     Hashes at most MAX_DISTANCE bits apart are found by bucket, then their fingerprints are held against each other:
-    a correlation of MIN_CORRELATION or more makes a pair, whatever their brightness and contrast.
+    a correlation of MIN_CORRELATION or more makes a pair, whatever their brightness and contrast. Of an image's pairs
+    with earlier images the first in its own split and the first in another are kept, so that a film of a thousand
+    frames that look alike makes a thousand pairs and not half a million.
 
     Args:
         prints: [N, SIDE * SIDE] fingerprints.
+        splits: [N] number of the split of each.
 
     Returns:
         [P, 2] positions, the first below the second, in rising order.
     """
     centred = prints.astype(np.float32) - prints.mean(1, dtype=np.float32, keepdims=True)
-    norms = np.linalg.norm(centred, axis=1)
-    candidates = _near_hashes(hashes(prints))
-    kept = []
-    for start in range(0, len(candidates), 2**16):
-        first, second = candidates[start : start + 2**16].T
-        product = np.einsum("ij,ij->i", centred[first], centred[second])
-        kept.append(product >= MIN_CORRELATION * np.maximum(norms[first] * norms[second], 1e-3))
-    pairs = candidates[np.concatenate(kept)] if kept else candidates
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    directions = centred / np.maximum(norms, 1e-3)
+    none = len(prints)
+    earliest = np.full((2, none), none)  # in the same split, in another
+    for rows, columns in _near_hashes(hashes(prints)):
+        for start in range(0, len(rows), 2**16):
+            first, second = rows[start : start + 2**16], columns[start : start + 2**16]
+            alike = np.einsum("ij,ij->i", directions[first], directions[second]) >= MIN_CORRELATION
+            for across in (0, 1):
+                chosen = alike & ((splits[first] != splits[second]) == across)
+                np.minimum.at(earliest[across], second[chosen], first[chosen])
+    seconds = np.broadcast_to(np.arange(none), (2, none))
+    pairs = np.stack([earliest, seconds], axis=-1)[earliest < none]
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def _near_hashes(values: np.ndarray) -> np.ndarray:
-    """[P, 2] pairs of positions whose 64-bit hashes differ in MAX_DISTANCE bits at most."""
-    found = [np.empty((0, 2), np.int64)]
+def _near_hashes(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of positions, the first below the second, whose 64-bit hashes differ in MAX_DISTANCE bits at most."""
     for band in range(BANDS):
         keys = (values >> np.uint64(8 * band)) & np.uint64(255)
         order = np.argsort(keys, kind="stable")
         for bucket in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
             for start in range(0, len(bucket), ROWS_AT_ONCE):
                 rows = bucket[start : start + ROWS_AT_ONCE]
-                differences = values[rows][:, None] ^ values[bucket][None, :]
+                columns = bucket[start:]  # those before have met these rows already
+                differences = values[rows][:, None] ^ values[columns][None, :]
                 first, second = np.nonzero(np.bitwise_count(differences) <= MAX_DISTANCE)
+                apart = differences[first, second]
                 # once for each pair, in the lowest of the bands in which its hashes agree
-                lower = differences[first, second]
-                is_first = rows[first] < bucket[second]
+                is_new = rows[first] < columns[second]
                 for earlier in range(band):
-                    is_first &= ((lower >> np.uint64(8 * earlier)) & np.uint64(255)) != 0
-                found.append(np.stack([rows[first], bucket[second]], 1)[is_first])
-    return np.concatenate(found)
+                    is_new &= ((apart >> np.uint64(8 * earlier)) & np.uint64(255)) != 0
+                yield rows[first][is_new], columns[second][is_new]

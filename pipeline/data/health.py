@@ -135,7 +135,8 @@ def _duplicates(
 
     groups = fingerprints.equal_groups(store, prints)
     rest = np.setdiff1d(np.arange(len(prints)), [place for group in groups for place in group[1:]])
-    near = rest[fingerprints.near_pairs(prints[rest])]
+    numbers = np.repeat(np.arange(len(names)), [len(split) for split in splits.values()])
+    near = rest[fingerprints.near_pairs(prints[rest], numbers[rest])]
     shown: dict[str, list[tuple[tuple[str, int], tuple[str, int]]]] = {}
     for words, pairs in (
         ("equal", [(group[0], other) for group in groups for other in group[1:]]),

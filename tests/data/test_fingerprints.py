@@ -39,13 +39,21 @@ def test_changed_copies_are_near_and_other_images_are_not():
         ImageEnhance.Brightness(blurred(1)).enhance(0.9),
         blurred(2).quantize(64).convert("RGB"),
     ]
-    pairs = fingerprints.near_pairs(prints_of(*originals, *changed))
+    pairs = fingerprints.near_pairs(prints_of(*originals, *changed), np.zeros(23))
     assert pairs.tolist() == [[0, 20], [1, 21], [2, 22]]
+
+
+def test_of_many_alike_each_is_paired_with_the_first_in_its_split_and_in_another():
+    prints = np.repeat(prints_of(blurred(0)), 6, axis=0)
+    pairs = fingerprints.near_pairs(prints, np.array([0, 0, 0, 1, 1, 1]))
+    within = [[0, 1], [0, 2], [3, 4], [3, 5]]
+    across = [[0, 3], [0, 4], [0, 5]]
+    assert pairs.tolist() == sorted(within + across)
 
 
 def test_flat_images_make_no_pairs_by_their_noise():
     flat = [Image.fromarray(np.full((16, 16), value, np.uint8)) for value in (10, 200, 90)]
-    assert fingerprints.near_pairs(prints_of(*flat)).tolist() == []
+    assert fingerprints.near_pairs(prints_of(*flat), np.zeros(3)).tolist() == []
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=12), st.lists(st.integers(0, 2**64 - 1), max_size=12))
@@ -58,11 +66,12 @@ def test_near_hashes_are_found_as_by_comparing_all(values, noise):
         for j in range(i + 1, len(hashes))
         if bin(int(hashes[i]) ^ int(hashes[j])).count("1") <= fingerprints.MAX_DISTANCE
     ]
-    assert sorted(fingerprints._near_hashes(hashes).tolist()) == slow
+    found = [np.stack(part, 1).tolist() for part in fingerprints._near_hashes(hashes)]
+    assert sorted(pair for part in found for pair in part) == slow
 
 
 def test_no_images_make_no_pairs():
-    assert fingerprints.near_pairs(np.empty((0, 256), np.uint8)).shape == (0, 2)
+    assert fingerprints.near_pairs(np.empty((0, 256), np.uint8), np.empty(0)).shape == (0, 2)
 
 
 @pytest.fixture
