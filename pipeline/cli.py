@@ -91,6 +91,26 @@ for _verb, _command in COMMANDS.items():
 # Tools: commands that are no stages of the graph.
 
 
+@app.command("repro", help="Run what changed, as `dvc repro` does, on all cores and GPUs.")
+def _repro(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Stages, groups of stages or outputs; all without.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Most stages at once; as many as fit without it.")
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", "-k", help="After a failure run all that does not depend on it.")
+    ] = False,
+    oversubscribe: Annotated[bool, typer.Option(help="Do not count the threads and memory of stages.")] = False,
+    gpu_jobs: Annotated[int, typer.Option(min=1, help="Stages that may share a GPU.")] = 1,
+) -> None:
+    from pipeline.scheduling import command
+
+    code = command.run(targets or [], jobs=jobs, keep_going=keep_going, oversubscribe=oversubscribe, gpu_jobs=gpu_jobs)
+    raise typer.Exit(code)
+
+
 @app.command("compare", help="Say what changed between two states of the project, and whether it is real.")
 def _compare(
     base: Annotated[str, typer.Argument(help="A git revision, a DVC experiment or `workspace`.")],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import resource
 import signal
@@ -12,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pipeline import paths
+from pipeline import ledger, paths
 from pipeline.errors import ParamsError, did_you_mean
 from pipeline.params import Params, load
 
@@ -66,10 +65,18 @@ def _stop(signal_number: int, _frame: object) -> NoReturn:
 
 
 def _note(verb: str, name: str | None, seconds: float) -> None:
-    """Appends seconds and the peak memory of the process and of its largest child to the ledger."""
+    """Appends to the ledger what the stage cost: the peak memory is that of the process and of its largest child."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in kilobytes on Linux
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    line = {"command": verb, "name": name, "seconds": round(seconds, 3), "peak_memory_mb": round(peak / unit, 1)}
-    paths.LEDGER.parent.mkdir(parents=True, exist_ok=True)
-    with paths.LEDGER.open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps(line) + "\n")
+    torch = sys.modules.get("torch")
+    had_gpu = torch is not None and torch.cuda.is_initialized()
+    line = ledger.Line(
+        command=verb,
+        name=name,
+        seconds=round(seconds, 3),
+        peak_memory_mb=round(peak / unit, 1),
+        gpu_seconds=round(seconds, 3) if had_gpu else 0.0,
+        time=round(time.time(), 1),
+        commit=ledger.commit("HEAD"),
+    )
+    ledger.append(line)

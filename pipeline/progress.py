@@ -1,11 +1,18 @@
 """Progress of a loop or a transfer, on standard error so that standard output stays clean."""
 
+import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+REPORT = "PIPELINE_PROGRESS"  # in the environment: the file from which `pipeline repro` learns how far a stage is
+REPORT_SECONDS = 0.25  # between two reports
 
 
 def progress(iterable: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
@@ -22,9 +29,11 @@ def progress(iterable: Iterable[Item], description: str, total: int | None = Non
         total = len(iterable)
     if not sys.stderr.isatty():
         count = 0
+        report = _reporter(description, total)
         for item in iterable:
             yield item
             count += 1
+            report(count)
         print(f"{description}: {count} done", file=sys.stderr)
         return
     from rich.console import Console
@@ -55,10 +64,12 @@ def byte_progress(description: str, total: int | None, start: int = 0) -> Iterat
     """
     if not sys.stderr.isatty():
         received = start
+        report = _reporter(description, total)
 
         def count(num_bytes: int) -> None:
             nonlocal received
             received += num_bytes
+            report(received)
 
         try:
             yield count
@@ -80,3 +91,21 @@ def byte_progress(description: str, total: int | None, start: int = 0) -> Iterat
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total, completed=start)
         yield lambda num_bytes: bar.advance(task, num_bytes)
+
+
+def _reporter(description: str, total: int | None) -> Callable[[int], None]:
+    """A function to call with how many are done, which tells it to whoever asked for reports, now and then."""
+    path = os.environ.get(REPORT)
+    if not path:
+        return lambda done: None
+    last = 0.0
+
+    def report(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_SECONDS or done == total:
+            last = now
+            with suppress(OSError):  # a full disk is the stage's to tell
+                Path(path).write_text(json.dumps([description, done, total]), encoding="utf-8")
+
+    return report

@@ -1,0 +1,73 @@
+"""The ledger: what each command cost, one JSON line each; outside git and DVC."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline import paths
+
+
+class Line(NamedTuple):
+    """One command that was run to its end.
+
+    Attributes:
+        command: the verb.
+        name: its entry of params.yaml, or None.
+        seconds: inside the stage, without the start of the interpreter.
+        peak_memory_mb: of the process and of its largest child.
+        gpu_seconds: for which it had a GPU open.
+        time: at its end, in seconds since 1970; 0 in old lines.
+        commit: that was checked out, changed or not; None in old lines and outside git.
+    """
+
+    command: str
+    name: str | None
+    seconds: float
+    peak_memory_mb: float
+    gpu_seconds: float = 0.0
+    time: float = 0.0
+    commit: str | None = None
+
+    @property
+    def stage(self) -> str:
+        """The command and its entry, such as `train@unet_scenes`."""
+        return f"{self.command}@{self.name}" if self.name else self.command
+
+
+def read(path: Path = paths.LEDGER) -> Iterator[Line]:
+    """The lines, oldest first; one cut short by a kill is passed over."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for text in lines:
+            try:
+                content: dict[str, Any] = json.loads(text)
+                yield Line(**{key: content[key] for key in Line._fields if key in content})
+            except (ValueError, TypeError):
+                continue
+
+
+def append(line: Line, path: Path = paths.LEDGER) -> None:
+    """Adds a line in one write, so that stages side by side do not mix theirs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as ledger:
+        ledger.write(json.dumps(line._asdict()) + "\n")
+
+
+def last(path: Path = paths.LEDGER) -> dict[str, Line]:
+    """The last line of each stage."""
+    return {line.stage: line for line in read(path)}
+
+
+def commit(revision: str) -> str | None:
+    """The full name of a commit; None outside git, and where there is none of that name."""
+    command = ["git", "rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError:  # no git
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,60 @@
+"""`pipeline repro`: what the command line hands to the scheduler, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from pipeline import ledger, paths
+from pipeline.errors import PipelineError
+from pipeline.params import Params, load
+from pipeline.scheduling.graph import Graph
+from pipeline.scheduling.resources import Machine, Needs, Pool, machine, needs
+from pipeline.scheduling.scheduler import Interrupted, Work, repro
+
+COMMAND = "python -m pipeline "
+
+
+def run(targets: Sequence[str], *, jobs: int | None, keep_going: bool, oversubscribe: bool, gpu_jobs: int) -> int:
+    """Brings the targets up to date; the exit code.
+
+    Raises:
+        PipelineError: params.yaml is wrong, another repro runs, or a stage failed.
+    """
+    params = load()
+    pool = Pool(machine(), oversubscribe=oversubscribe, per_gpu=gpu_jobs)
+    try:
+        states = repro(Path(), targets, jobs=jobs, keep_going=keep_going, pool=pool, work=partial(_work, params))
+    except Interrupted as interrupted:
+        print("stopped; what was finished is kept, and the next repro goes on from there")
+        return 128 + interrupted.number
+    failed = [name for name, state in states.items() if state == "failed"]
+    if failed:
+        raise PipelineError(f"failed: {', '.join(failed)}; fix: read {paths.LOGS}/{failed[0]}.log, then run it again")
+    return 0
+
+
+def _work(params: Params, graph: Graph, machine: Machine) -> Work:
+    """What the stages need and took, by address; stages that are not commands of ours take a thread."""
+    last = ledger.last()
+    found: dict[str, Needs] = {}
+    seconds = {}
+    for address, stage in graph.stages.items():
+        verb, name = verb_and_name(str(stage.cmd))
+        if verb is None:
+            continue
+        line = last.get(f"{verb}@{name}" if name else verb)
+        memory = line.peak_memory_mb if line else 0.0
+        found[address] = needs(params, verb, name, memory_mb=memory, has_gpus=bool(machine.gpus))
+        if line:
+            seconds[address] = line.seconds
+    return Work(found, seconds)
+
+
+def verb_and_name(command: str) -> tuple[str | None, str | None]:
+    """The verb and the entry of a stage's command, or None where it is none of ours."""
+    if not command.startswith(COMMAND):
+        return None, None
+    verb, _, name = command.removeprefix(COMMAND).strip().partition(" ")
+    return verb, name or None

@@ -1,0 +1,140 @@
+"""What stages need and what the machine has: threads, memory, GPUs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.params import HEADS, Params, Run
+
+MEMORY_SHARE = 0.9  # of the machine's memory that stages may be expected to fill; the rest is the system's
+ALL_CORES = ("download", "augment", "corrupt")  # spread their work over processes, one for each core
+
+
+class Needs(NamedTuple):
+    """What a stage takes while it runs; no memory (0) where none is known."""
+
+    threads: int = 1
+    memory_mb: float = 0.0
+    gpu: bool = False
+
+
+class Machine(NamedTuple):
+    """What there is.
+
+    Attributes:
+        gpus: the indices that CUDA_VISIBLE_DEVICES takes; empty without a GPU.
+    """
+
+    cores: int
+    memory_mb: float
+    gpus: tuple[str, ...] = ()
+
+
+def machine() -> Machine:
+    """This one; CUDA_VISIBLE_DEVICES says which GPUs it has, where it is set."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return Machine(cores(), memory, _gpus())
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> tuple[str, ...]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        indices = tuple(index.strip() for index in visible.split(","))
+        return tuple(index for index in indices if index and index != "-1")
+    known = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if not known and shutil.which("nvidia-smi"):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        known = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return tuple(str(index) for index in range(known))
+
+
+def needs(params: Params, verb: str, name: str | None, *, memory_mb: float, has_gpus: bool) -> Needs:
+    """What a stage takes: `resources` of params.yaml over what its work is known to be.
+
+    Args:
+        params: those of the project.
+        verb: the command.
+        name: its entry of params.yaml.
+        memory_mb: what it took the last time, 0 if it never ran.
+        has_gpus: whether the machine has any.
+    """
+    network = _is_network(params, verb, name)
+    threads = cores() if verb in ALL_CORES else params.defaults.threads if network else 1
+    gpu = network and params.defaults.device != "cpu"
+    for key in (verb, name, f"{verb}@{name}"):
+        asked = params.resources.get(str(key))
+        if asked is not None:
+            threads = asked.threads or threads
+            memory_mb = 1024 * asked.memory_gb if asked.memory_gb is not None else memory_mb
+            gpu = asked.device == "gpu" if asked.device is not None else gpu
+    return Needs(threads, memory_mb, gpu and has_gpus)
+
+
+def _is_network(params: Params, verb: str, name: str | None) -> bool:
+    """Whether the stage computes with torch, and so with `defaults.threads` and on `defaults.device`."""
+    if verb in ("train", "predict"):
+        entry = params.learners.get(str(name))
+        return not (isinstance(entry, Run) and entry.model.startswith(f"{HEADS}/"))
+    if verb == "extract":
+        return name not in params.features or params.features[name].backbone != "pixels"
+    if verb == "visualise":
+        return name in params.visualisations and params.visualisations[name].inputs.startswith("checkpoints/")
+    return verb in ("sample", "corrupt")
+
+
+@dataclass
+class Pool:
+    """What of a machine is free.
+
+    Attributes:
+        machine: all of it.
+        oversubscribe: threads and memory are not counted.
+        per_gpu: stages that may share a GPU.
+    """
+
+    machine: Machine
+    oversubscribe: bool = False
+    per_gpu: int = 1
+    _taken: dict[str, tuple[Needs, str | None]] = field(default_factory=dict)
+
+    def fits(self, needs: Needs) -> bool:
+        """Whether a stage can start beside those that run; one that needs more than there is runs alone."""
+        return self._fits(needs, list(self._taken))
+
+    def fits_once_gone(self, needs: Needs, gone: set[str]) -> bool:
+        """The same, were those stages done."""
+        return self._fits(needs, [name for name in self._taken if name not in gone])
+
+    def _fits(self, needs: Needs, running: list[str]) -> bool:
+        beside = [self._taken[name][0] for name in running]
+        if needs.gpu and sum(each.gpu for each in beside) >= len(self.machine.gpus) * self.per_gpu:
+            return False
+        if self.oversubscribe or not beside:
+            return True
+        threads = needs.threads + sum(each.threads for each in beside)
+        memory = needs.memory_mb + sum(each.memory_mb for each in beside)
+        return threads <= self.machine.cores and memory <= MEMORY_SHARE * self.machine.memory_mb
+
+    def take(self, name: str, needs: Needs) -> str | None:
+        """Notes that a stage runs; the index of its GPU, or None where it needs none."""
+        gpu = None
+        if needs.gpu:
+            busy = Counter(taken for _, taken in self._taken.values())
+            gpu = min(self.machine.gpus, key=lambda index: busy[index])
+        self._taken[name] = (needs, gpu)
+        return gpu
+
+    def give_back(self, name: str) -> None:
+        """Notes that a stage is done."""
+        del self._taken[name]
