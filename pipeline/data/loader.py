@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,6 +57,7 @@ class Loader:
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         num_bytes = len(split) * image_size[0] * image_size[1] * (split.info.channels + 1)
         self._cache: dict[int, Sample] | None = {} if num_bytes <= CACHE_BYTES else None
+        self._buffers = Buffers()
 
     def __len__(self) -> int:
         return math.ceil(len(self.split) / self.batch_size)
@@ -83,7 +86,8 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _batch(self, positions: np.ndarray) -> Batch:
-        batch = collate([self._sample(int(position)) for position in positions], self.image_size)
+        samples = [self._sample(int(position)) for position in positions]
+        batch = collate(samples, self.image_size, self._buffers)
         return _pinned(batch) if self.pin_memory else batch
 
     def _sample(self, index: int) -> Sample:
@@ -105,6 +109,28 @@ class Loader:
         return sample
 
 
+class Buffers:
+    """Memory for images, used again once nobody holds the batch that was made in it.
+
+    Fresh memory of a batch's size comes page by page from the system, which can take longer than decoding.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of that shape, float32, with any content."""
+        with self._lock:
+            for index, (length, *rest) in enumerate(buffer.shape for buffer in self._all):
+                # held by the list and by this call alone; a tensor made of a part of it would hold it too
+                is_free = sys.getrefcount(self._all[index]) == 2
+                if is_free and length >= shape[0] and tuple(rest) == shape[1:]:
+                    return self._all[index][: shape[0]]
+            self._all.append(np.empty(shape, np.float32))
+            return self._all[-1][:]
+
+
 def common_size(split: Split, wanted: int | None) -> tuple[int, int]:
     """Height and width of batches: the wanted side, or the size that all images share.
 
@@ -121,10 +147,16 @@ def common_size(split: Split, wanted: int | None) -> tuple[int, int]:
     return height, width
 
 
-def collate(samples: list[Sample], image_size: tuple[int, int]) -> Batch:
-    """Samples as one batch; images, boxes and label maps are stretched alike."""
+def collate(samples: list[Sample], image_size: tuple[int, int], buffers: Buffers | None = None) -> Batch:
+    """Samples as one batch; images, boxes and label maps are stretched alike.
+
+    Args:
+        samples: with the same kinds of truth.
+        image_size: height and width.
+        buffers: memory for the images; None: fresh.
+    """
     batch = Batch(
-        images=_images([s.image for s in samples], image_size),
+        images=_images([s.image for s in samples], image_size, buffers or Buffers()),
         image_ids=[s.image_id for s in samples],
         sizes=[(s.image.shape[0], s.image.shape[1]) for s in samples],
     )
@@ -140,13 +172,14 @@ def collate(samples: list[Sample], image_size: tuple[int, int]) -> Batch:
     return batch
 
 
-def _images(images: list[np.ndarray], size: tuple[int, int]) -> Tensor:
+def _images(images: list[np.ndarray], size: tuple[int, int], buffers: Buffers) -> Tensor:
     """[B, C, H, W] float32 in 0..1, stretched to the size; channels lie last in memory."""
     # NumPy where it can: torch would split these few pixels over all its threads, which wait for one another
-    pixels = np.empty((len(images), *size, images[0].shape[2]), np.float32)
+    pixels = buffers.take((len(images), *size, images[0].shape[2]))
     for place, image in zip(pixels, images, strict=True):
         if image.shape[:2] == size:
-            np.divide(image, np.float32(255), out=place)
+            place[:] = image
+            place /= np.float32(255)  # in two steps, for NumPy converts slowly while it divides
         else:
             whole = torch.from_numpy(np.divide(image, np.float32(255))).permute(2, 0, 1)[None]
             stretched = torch.nn.functional.interpolate(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.data import loader as loader_module
-from pipeline.data.loader import Loader, collate, common_size
+from pipeline.data.loader import Buffers, Loader, collate, common_size
 from pipeline.data.store import Store, to_row, writing
 from pipeline.errors import PipelineError
 from pipeline.structures import DatasetInfo, Objects, Sample
@@ -155,6 +155,21 @@ def test_fault_of_a_decoder_names_the_image(split, monkeypatch, workers):
     ) as caught:
         next(batches)
     assert "\n" not in str(caught.value)
+
+
+def test_memory_is_used_again_only_when_nobody_holds_its_batch():
+    buffers = Buffers()
+    samples = [Sample("a", "", np.full((4, 6, 3), value, np.uint8)) for value in (51, 102)]
+    first = collate(samples[:1], (4, 6), buffers).images
+    held = collate(samples[1:], (4, 6), buffers).images
+    assert (first.max().item(), held.min().item()) == pytest.approx((0.2, 0.4))
+    place = first.data_ptr()
+    view = first[0, 0]  # holds it as well
+    del first
+    assert collate(samples[1:], (4, 6), buffers).images.data_ptr() != place
+    del view
+    assert collate(samples[1:], (4, 6), buffers).images.data_ptr() == place
+    assert held.min().item() == pytest.approx(0.4)
 
 
 def test_a_reader_that_stops_early_leaves_no_thread(split):
