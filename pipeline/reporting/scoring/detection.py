@@ -15,12 +15,14 @@ from pipeline.metrics import detection as metrics
 from pipeline.metrics import overlaps
 from pipeline.metrics.detection import AREAS, MAX_DETECTIONS, DetectionColumns, Detections, Result
 from pipeline.reporting import plots
+from pipeline.reporting.scoring import sets
 from pipeline.reporting.scoring.results import Found, Kind
 from pipeline.reporting.scoring.truth import Truth
 from pipeline.reporting.verdicts import Verdict, detection_details
+from pipeline.reporting.verdicts.detection import draw_predictions
 from pipeline.structures import Objects
 
-SHOWN_SCORE = 0.3
+SHOWN_SCORE, NUM_WORST = 0.3, 6
 SUSPICIOUS = 0.1
 """A misreading is suggested where it would raise map50 by this much, and at least double it."""
 
@@ -96,6 +98,7 @@ def judge(name: str, truth: Truth, found: Found, kind: Kind) -> Judged:
             plots.precision_recall(folder / "pr_curves.png", curves, truth.classes, [row["ap50"] for row in per_class])
         plots.bars(folder / "per_class.png", [row["ap"] for row in per_class], truth.classes, label="AP at .50 to .95")
         details.draw(folder, truth.classes)
+        _draw_worst(folder / "predictions.png", truth, predictions, targets, mistakes)
 
     most = MAX_DETECTIONS[-1] if kind != "keypoints" else 20
     beyond = len(shown.scores) - int(result.matches.offsets[-1])
@@ -125,7 +128,7 @@ def judge(name: str, truth: Truth, found: Found, kind: Kind) -> Judged:
     order = sorted(range(len(mistakes)), key=lambda index: (-mistakes[index], index))
     return Judged(
         verdict,
-        [*truth.notes, *_warnings(truth, shown, result, kind, beyond, most)],
+        [*truth.notes, *_warnings(truth, shown, result, kind, sigmas, beyond, most)],
         [(truth.image_ids[index], mistakes[index]) for index in order if mistakes[index]],
     )
 
@@ -151,6 +154,32 @@ def of_images(truth: Truth, shown: DetectionColumns) -> tuple[list[Detections], 
             )
         )
     return predictions, targets
+
+
+def _draw_worst(
+    path: Path, truth: Truth, predictions: list[Detections], targets: list[Objects], mistakes: list[int]
+) -> None:
+    """Truth and boxes of the images with most mistakes, on grey paper where there are no images."""
+    order = np.argsort(-np.array(mistakes, np.int64), kind="stable")[:NUM_WORST].tolist()
+    worst, sizes = [targets[index] for index in order], []
+    shown = [detection_details.from_score(predictions[index], SHOWN_SCORE) for index in order]
+    outcomes = [metrics.outcome(prediction=one, target=target) for one, target in zip(shown, worst, strict=True)]
+    if not any(outcome.wrong.any() or outcome.missed.any() for outcome in outcomes):
+        return
+    for index, target, one in zip(order, worst, shown, strict=True):
+        far = np.concatenate([target.boxes, one.boxes, [[0, 0, 1, 1]]]).max(0)
+        sizes.append(truth.sizes[index] or (int(far[3]) + 1, int(far[2]) + 1))
+    info = sets.info(["detection"], truth.classes)
+    ids = {"image_id": [truth.image_ids[index] for index in order]}
+    draw_predictions(
+        path,
+        sets.split(info, ids, [truth.images[index] for index in order], sizes),
+        shown,
+        worst,
+        outcomes,
+        num_random=0,
+        num_worst=NUM_WORST,
+    )
 
 
 def _corners(boxes_xywh: np.ndarray) -> np.ndarray:
@@ -179,7 +208,15 @@ def _per_image(truth: Truth, shown: DetectionColumns, mistakes: list[int], resul
     )
 
 
-def _warnings(truth: Truth, shown: DetectionColumns, result: Result, kind: Kind, beyond: int, most: int) -> list[str]:
+def _warnings(
+    truth: Truth,
+    shown: DetectionColumns,
+    result: Result,
+    kind: Kind,
+    sigmas: list[float] | None,
+    beyond: int,
+    most: int,
+) -> list[str]:
     """What looks misread, where another reading scores much better."""
     lines = []
     num = len(shown.scores)
@@ -214,7 +251,7 @@ def _warnings(truth: Truth, shown: DetectionColumns, result: Result, kind: Kind,
             num_images=len(truth.image_ids),
             kind=kind,
             iou_thresholds=(0.5,),
-            sigmas=None if kind != "keypoints" else [1 / len(truth.keypoints)] * len(truth.keypoints),
+            sigmas=sigmas,
         ).metrics["map50"]
         if other is not None and own is not None and other > max(2 * own, own + SUSPICIOUS):
             none = "no detection matches a truth of its class" if own == 0 else f"map50 is {own:.3f}"

@@ -63,7 +63,7 @@ def judge(predictions: Predictions, split: Split, evaluation: DetectionEvaluatio
             folder / "per_class.png", [row["ap"] for row in per_class], info.classes, label="AP at IoU .50 to .95"
         )
         details.draw(folder, info.classes)
-        _draw_predictions(folder / "predictions.png", split, shown, targets, outcomes)
+        draw_predictions(folder / "predictions.png", split, shown, targets, outcomes)
 
     return Verdict(
         metrics=result.metrics,
@@ -180,17 +180,20 @@ def _per_image(
     )
 
 
-def _draw_predictions(
+def draw_predictions(
     path: Path,
     split: Split,
     shown: list[Detections],
     targets: list[Objects],
     outcomes: list[metrics.Outcome],
+    *,
+    num_random: int = NUM_RANDOM,
+    num_worst: int = NUM_WORST,
 ) -> None:
     """Truth and prediction side by side: images drawn at random, then those with most mistakes."""
     names, colours = split.info.classes, class_colours(split.info)
     mistakes = np.array([o.wrong.sum() + o.missed.sum() for o in outcomes])
-    drawn, worst = some_and_worst(mistakes, NUM_RANDOM, NUM_WORST)
+    drawn, worst = some_and_worst(mistakes, num_random, num_worst)
     images, captions = [], []
     for index in drawn + worst:
         image, truth, found, of = split.read(index).image, targets[index], shown[index], outcomes[index]

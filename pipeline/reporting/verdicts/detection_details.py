@@ -78,7 +78,7 @@ def details(
     *, predictions: Sequence[Detections], targets: Sequence[Objects], num_classes: int, shown_score: float
 ) -> Details:
     """All details of detections after suppression, one per image, and the truths in the same order."""
-    shown = [_from(prediction, shown_score) for prediction in predictions]
+    shown = [from_score(prediction, shown_score) for prediction in predictions]
     are_shares = all(((p.scores >= 0) & (p.scores <= 1)).all() for p in predictions)
     return Details(
         errors=detection_errors.error_types(predictions=predictions, targets=targets, num_classes=num_classes),
@@ -110,6 +110,7 @@ def by_size(result: Result, rows: list[dict[str, Any]], areas: Sequence[str]) ->
     return rows
 
 
-def _from(prediction: Detections, score: float) -> Detections:
+def from_score(prediction: Detections, score: float) -> Detections:
+    """The boxes of that score or more."""
     shown = prediction.scores >= score
     return Detections(boxes=prediction.boxes[shown], scores=prediction.scores[shown], labels=prediction.labels[shown])

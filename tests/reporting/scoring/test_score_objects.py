@@ -150,6 +150,7 @@ def test_what_is_written(files, capsys):
         "errors.png",
         "per_class.png",
         "pr_curves.png",
+        "predictions.png",
     ]
     shown = capsys.readouterr().out
     assert f"{content['map']:.4f}" in shown
