@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.data.formats import coco, csv, imagefolder, masks, voc, yolo
+from pipeline.data.formats import coco_export, csv, imagefolder, masks, voc, yolo
 from pipeline.data.store import Store
 from pipeline.errors import ParamsError, did_you_mean
 from pipeline.params import Params
 
 WRITERS = {
-    "coco": coco.write,
+    "coco": coco_export.write,
     "voc": voc.write,
     "yolo": yolo.write,
     "imagefolder": imagefolder.write,
