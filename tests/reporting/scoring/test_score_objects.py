@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from unittest.mock import MagicMock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -68,6 +69,15 @@ def scenes(seed, num_images=12):
         {"id": number, "name": f"c{number}", "keypoints": list("abcd"), "skeleton": [[1, 2]]} for number in CATEGORIES
     ]
     return {"images": images, "annotations": annotations, "categories": categories}, results
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(request, monkeypatch):
+    """Pictures take most of the time and are looked at by two tests alone."""
+    if request.node.name not in ("test_what_is_written", "test_the_same_bytes_again_whatever_stood_there"):
+        monkeypatch.setattr("pipeline.reporting.verdicts.detection_details.Details.draw", lambda *_: None)
+        monkeypatch.setattr("pipeline.reporting.scoring.detection.plots", MagicMock())
+        monkeypatch.setattr("pipeline.reporting.scoring.detection._draw_worst", lambda *_: None)
 
 
 @pytest.fixture
