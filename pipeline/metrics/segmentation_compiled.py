@@ -26,21 +26,23 @@ def _pairs(
     counted = np.zeros(2**16, np.int32)
     last = (np.int64(first[0]) << 8) | second[0]
     length = 0
-    for word in range(len(first_words) + 1):
-        spread = np.uint64(SPREAD)
-        if (
-            word < len(first_words)
-            and first_words[word] == spread * np.uint64(last >> 8)
-            and second_words[word] == spread * np.uint64(last & 255)
-        ):
+    spread = np.uint64(SPREAD)
+    for word in range(len(first_words)):
+        if first_words[word] == spread * np.uint64(last >> 8) and second_words[word] == spread * np.uint64(last & 255):
             length += 8  # eight pixels more of the same run
             continue
-        for index in range(8 * word, min(8 * word + 8, len(first))):
+        for index in range(8 * word, 8 * word + 8):
             cell = (np.int64(first[index]) << 8) | second[index]
             if cell != last:
                 counted[last] += length
                 last, length = cell, 0
             length += 1
+    for index in range(8 * len(first_words), len(first)):  # the rest, pixel by pixel
+        cell = (np.int64(first[index]) << 8) | second[index]
+        if cell != last:
+            counted[last] += length
+            last, length = cell, 0
+        length += 1
     counted[last] += length
     found = np.empty((num_classes + 1, num_classes + 1), np.int64)
     found[num_classes] = 0
