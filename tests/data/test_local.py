@@ -227,6 +227,58 @@ def test_documented_panoptic(documented):
     assert (store.info.licence, store.info.attribution, store.info.source) == ("CC BY 4.0", "me", "data/mine/panoptic")
 
 
+def test_what_a_reader_finds_wrong_ends_the_work_or_is_counted(mine):
+    write_coco(mine / "in")
+    truth = json.loads((mine / "in/train.json").read_text(encoding="utf-8"))
+    truth["annotations"].append({"id": 2, "image_id": 9, "category_id": 1, "bbox": [1, 1, 2, 2]})
+    put(mine / "in/train.json", truth)
+    options = {"inputs": "in", **SNIPPETS["my_coco"]["options"]}
+    with pytest.raises(PipelineError) as caught:
+        prepared(mine / "toy", **options)
+    assert str(caught.value) == (
+        "train.json#2 image_id: no such image (9); fix: add the image to `images` or remove the annotation, "
+        "or set on_error: skip"
+    )
+    store = prepared(mine / "toy", on_error="skip", **options)
+    assert json.loads((store.folder / "findings.json").read_text(encoding="utf-8")) == [
+        {
+            "action": "dropped annotation",
+            "file": "train.json",
+            "index": 2,
+            "kind": "unknown image",
+            "split": "train",
+            "what": "image_id: no such image (9)",
+        }
+    ]
+
+
+def test_keypoints_that_the_data_do_not_name_are_named_in_params(mine):
+    write_coco(mine / "in")
+    for split in ("train", "val"):
+        truth = json.loads((mine / f"in/{split}.json").read_text(encoding="utf-8"))
+        truth["annotations"][0]["keypoints"] = [2, 3, 2, 4, 5, 1]
+        put(mine / f"in/{split}.json", truth)
+    options = {"inputs": "in", **SNIPPETS["my_coco"]["options"]}
+    store = prepared(mine / "toy", keypoints=["head", "foot"], skeleton=[(0, 1)], **options)
+    assert store.info.tasks == ["detection", "keypoints"]
+    assert store.split("val").read(0).objects.keypoints.tolist() == [[[2, 3, 2], [4, 5, 1]]]
+
+
+def test_file_names_may_hold_what_people_and_cameras_write(mine):
+    names = ["a b.png", "-rf.png", "ä\u202fü.png", "<b>'x'=1.png"]
+    for name in names:
+        picture(mine / "in/cat" / name)
+    store = prepared(mine / "toy", inputs="in", format="imagefolder", splits={"train": {"images": "."}})
+    assert store.split("train").column("file_name") == sorted(f"cat/{name}" for name in names)
+
+
+def test_a_file_name_that_no_report_can_show_is_told(mine):
+    folders(mine / "in", ("cat", "dog"), 1)
+    os.rename(os.fsencode(mine / "in/cat/cat0.png"), os.fsencode(mine / "in/cat") + b"/\xff.png")
+    with pytest.raises(PipelineError, match=r"^'cat/\\udcff.png': a file name that cannot be shown; fix: rename"):
+        prepared(mine / "toy", inputs="in", format="imagefolder")
+
+
 def test_classes_of_all_splits_are_joined(mine):
     folders(mine / "in/train", ("cat", "dog"), 1)
     folders(mine / "in/valid", ("ant", "dog"), 1)

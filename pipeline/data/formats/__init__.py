@@ -6,6 +6,7 @@ image. Both tell a fault in one line that names the file and the annotation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ Action = Literal["kept", "dropped annotation", "dropped image"]
 DROPPED: Action = "dropped annotation"
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 UNKNOWN = "unknown"
+NOT_SHOWN = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")  # Python reads bytes that are not UTF-8 as surrogates
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,15 @@ def plain_info(tasks: list[str], classes: Iterable[str]) -> DatasetInfo:
 
 
 def shown(path: Path, root: Path) -> str:
-    """A path as messages and findings name it: from the dataset's folder on, never absolute."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    """A path as messages and findings name it: from the dataset's folder on, never absolute.
+
+    Raises:
+        PipelineError: the file's name is not UTF-8 or has control characters, so no line of text can hold it.
+    """
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    if NOT_SHOWN.search(name):
+        raise PipelineError(f"{name!a}: a file name that cannot be shown; fix: rename the file")
+    return name
 
 
 def is_inside(name: str) -> bool:

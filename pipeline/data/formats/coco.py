@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from pipeline.data.formats import (
     SPELLINGS,
@@ -24,7 +25,8 @@ from pipeline.data.formats import (
     shown,
 )
 from pipeline.data.formats.json_file import decode, explain, top_level
-from pipeline.data.records import RawObject, Record
+from pipeline.data.records import Encoded, RawObject, Record
+from pipeline.data.store import decode_ids, encode_ids
 from pipeline.errors import PipelineError, did_you_mean
 
 Id = int | str
@@ -83,6 +85,7 @@ class Segment(msgspec.Struct):
 
     id: int
     category_id: Id
+    iscrowd: Literal[0, 1] = 0
 
 
 class Panoptic(msgspec.Struct):
@@ -207,7 +210,8 @@ def read(
         annotations: the instances file (boxes and masks; keypoints too if its annotations have them).
         keypoints: a person keypoints file, whose annotations are joined to those of the same id.
         captions: a captions file.
-        panoptic: a panoptic file, with `maps`, the folder of its PNGs.
+        panoptic: a panoptic file, with `maps`, the folder of its PNGs. Its crowds become void, for a segment of ours
+            is one thing.
         classes: names in the order of their indices; None: all categories by id.
 
     Raises:
@@ -422,10 +426,27 @@ class _Reader:
             elif len(set(ids)) < len(ids):
                 what = "segments_info: two segments share an id"
             else:
-                record.panoptic = self.maps / entry.file_name
-                record.segments = [(s.id, self.semantic[s.category_id]) for s in entry.segments_info]
+                crowds = [segment.id for segment in entry.segments_info if segment.iscrowd]
+                record.panoptic = _without(self.maps / entry.file_name, crowds)
+                record.segments = [
+                    (segment.id, self.semantic[segment.category_id])
+                    for segment in entry.segments_info
+                    if not segment.iscrowd
+                ]
                 continue
             yield file.fault("annotation", self.split, index, what)
+
+
+def _without(path: Path, crowds: list[int]) -> Encoded:
+    """A panoptic map with some of its segments made void; one that cannot be read is told where it is decoded."""
+    if not crowds:
+        return path
+    try:
+        ids = decode_ids(path.read_bytes())
+    except (OSError, PipelineError):
+        return path
+    ids[np.isin(ids, crowds)] = 0
+    return encode_ids(ids)
 
 
 def _part(raw: msgspec.Raw, key: str) -> bytes:

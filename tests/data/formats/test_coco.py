@@ -1,10 +1,12 @@
 import json
 from copy import deepcopy
 
+import numpy as np
 import pytest
 
 from pipeline.data.formats import coco
 from pipeline.data.records import RawObject
+from pipeline.data.store import decode_ids, encode_ids
 from pipeline.errors import PipelineError
 
 TRUTH = {
@@ -240,6 +242,18 @@ def test_panoptic_segments_have_semantic_classes_of_which_some_are_things(read, 
     assert source.info.thing_of_semantic == [1, -1], "dog is class 1 of the instances"
     assert (first.panoptic, first.segments) == (tmp_path / "maps/a.png", [(258, 1)])
     assert (second.panoptic, second.segments) == (tmp_path / "maps/b.png", [(3, 0)])
+
+
+def test_a_crowd_in_a_panoptic_map_is_void(read, parted, tmp_path):
+    truth = deepcopy(PANOPTIC)
+    truth["annotations"][0]["segments_info"].append({"id": 9, "category_id": 90, "iscrowd": 1})
+    (tmp_path / "maps").mkdir()
+    ids = np.array([[258, 9], [9, 0]], np.int32)
+    (tmp_path / "maps/a.png").write_bytes(encode_ids(ids))
+    (first, _), faults = parted(read(panoptic=truth))
+    assert faults == []
+    assert first.segments == [(258, 1)]
+    assert decode_ids(first.panoptic).tolist() == [[258, 0], [0, 0]]
 
 
 @pytest.mark.parametrize(
