@@ -62,6 +62,10 @@ def moved(sample: Sample, transforms: Compose, info: DatasetInfo, min_visibility
     """
     height, width = sample.image.shape[:2]
     objects = sample.objects
+    if objects is None and sample.semantic is None and sample.segments is None and sample.captions is None:
+        # its own check of these fields wants them to be there
+        image = transforms(image=sample.image, box_indices=[], point_indices=[])["image"]
+        return replace(sample, image=np.ascontiguousarray(image.reshape(*image.shape[:2], -1)))
     has_masks = objects is not None and objects.masks is not None
     # a lattice over the image, to see how it moved
     lattice = [[x, y] for y in (0.0, height / 2, height) for x in (0.0, width / 2, width)]
@@ -85,18 +89,17 @@ def moved(sample: Sample, transforms: Compose, info: DatasetInfo, min_visibility
     scale, still = _motion(points[: len(lattice)], places[: len(lattice)])
     still &= image.shape == sample.image.shape
 
-    layers = np.stack(result["masks"])
-    valid, layers = layers[0] != 0, layers[1:]
+    layers = np.asarray(result["masks"])
+    valid, layers = _as_bool(layers[0]), layers[1:]
     kept, lost = np.zeros(0, bool), None
     if objects is not None:
         if objects.masks is not None:
-            masks, layers = layers[: len(objects)] != 0, layers[len(objects) :]
-            areas = np.count_nonzero(masks, axis=(1, 2)).astype(np.float32)
-            expected = np.count_nonzero(objects.masks, axis=(1, 2)) * abs(scale)
+            masks, layers = _as_bool(layers[: len(objects)]), layers[len(objects) :]
+            areas, expected = areas_of(masks), areas_of(objects.masks) * abs(scale)
             kept = (areas > 0) & (areas >= min_visibility * expected)
             boxes = boxes_of(masks)
             if not kept.all():
-                lost = masks[~kept].any(0) & ~masks[kept].any(0)
+                lost = np.asarray(masks[~kept].any(0) & ~masks[kept].any(0))
         else:
             boxes, kept = np.zeros((len(objects), 4), np.float32), np.zeros(len(objects), bool)
             indices = np.asarray(result["box_indices"], int)
@@ -110,7 +113,7 @@ def moved(sample: Sample, transforms: Compose, info: DatasetInfo, min_visibility
             labels=objects.labels[kept],
             area=areas[kept].astype(np.float32),
             iscrowd=objects.iscrowd[kept],
-            masks=masks[kept] if has_masks else None,
+            masks=(masks if kept.all() else masks[kept]) if has_masks else None,
             keypoints=None
             if keypoints is None
             else _moved_keypoints(keypoints, places[len(lattice) :], valid, info, mirrored=scale < 0)[kept],
@@ -154,6 +157,16 @@ def _motion(before: np.ndarray, after: np.ndarray) -> tuple[float, bool]:
         return 1.0, False
     linear = np.linalg.lstsq(start, after[found] - after[found].mean(0), rcond=None)[0]
     return float(np.linalg.det(linear)), bool(found.all() and np.allclose(after, before, atol=1e-3))
+
+
+def areas_of(masks: np.ndarray) -> np.ndarray:
+    """[M] float32, the number of pixels of each of [M, H, W] bool masks."""
+    return np.array([np.count_nonzero(mask) for mask in masks], np.float32)  # with axes NumPy counts many times slower
+
+
+def _as_bool(layer: np.ndarray) -> np.ndarray:
+    """A layer of zeros and ones."""
+    return layer.view(bool) if layer.dtype == np.uint8 and layer.flags.c_contiguous else layer != 0
 
 
 def _layers(sample: Sample) -> np.ndarray:

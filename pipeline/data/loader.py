@@ -122,9 +122,10 @@ class Buffers:
     def take(self, shape: tuple[int, ...]) -> np.ndarray:
         """An array of that shape, float32, with any content."""
         with self._lock:
-            for index, (length, *rest) in enumerate(buffer.shape for buffer in self._all):
+            for index in range(len(self._all)):
                 # held by the list and by this call alone; a tensor made of a part of it would hold it too
                 is_free = sys.getrefcount(self._all[index]) == 2
+                length, *rest = self._all[index].shape
                 if is_free and length >= shape[0] and tuple(rest) == shape[1:]:
                     return self._all[index][: shape[0]]
             self._all.append(np.empty(shape, np.float32))

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.data.geometry import VOID, blanked, composed, moved
+from pipeline.data.geometry import VOID, areas_of, blanked, composed, moved
 from pipeline.ops.masks import boxes_of
 from pipeline.structures import IGNORE, DatasetInfo, Objects, Sample, Segments
 
@@ -215,7 +215,7 @@ def overlaid(base: Sample, top: Sample, front: np.ndarray, info: DatasetInfo, mi
     objects = base.objects
     if objects is not None and objects.masks is not None and len(objects):
         masks = objects.masks & ~front
-        before, areas = (np.count_nonzero(m, axis=(1, 2)).astype(np.float32) for m in (objects.masks, masks))
+        before, areas = areas_of(objects.masks), areas_of(masks)
         kept = (areas > 0) & (areas >= min_visibility * before)
         if not kept.all():
             base = blanked(base, masks[~kept].any(0) & ~masks[kept].any(0), info)
