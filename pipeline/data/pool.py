@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
@@ -28,7 +28,7 @@ def ordered_map(
     items: Iterable[Item],
     chunk: int = 16,
     name: Callable[[Item], str] = str,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """`function` of each item, in order; the work is spread over processes where there are several cores.
 
     Args:
@@ -54,7 +54,7 @@ def block_map(
     items: Iterable[Item],
     chunk: int = 16,
     name: Callable[[Item], str] = str,
-) -> Iterator[tuple[list[Item], Result]]:
+) -> Generator[tuple[list[Item], Result]]:
     """Each chunk of items in a row with the `function` of it, handed out as `ordered_map` does.
 
     How many make up a chunk depends on how fast the machine is; no output may depend on it.

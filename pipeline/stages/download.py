@@ -12,6 +12,7 @@ from pipeline.data import findings
 from pipeline.data.health import Health, health
 from pipeline.data.statistics import statistics
 from pipeline.data.store import Store
+from pipeline.errors import ParamsError
 from pipeline.params import Params, check_options
 
 PAIRS_SHOWN = 12
@@ -23,6 +24,8 @@ def run(params: Params, name: str) -> None:
     source = importlib.import_module(f"pipeline.data.datasets.{entry.source}")
     options = {"seed": params.defaults.seed, **entry.options}  # a dataset may have a seed of its own
     if "inputs" in inspect.signature(source.prepare).parameters:
+        if "inputs" in options:
+            raise ParamsError(f"params.yaml datasets.{name}.options.inputs: fix: write it beside `options`, not in it")
         options["inputs"] = entry.inputs
     check_options(source.prepare, options, f"datasets.{name}.options")
     source.prepare(paths.raw(name), **options)

@@ -244,6 +244,14 @@ def test_values_of_a_semantic_map_become_class_indices(take):
     assert [int(semantic[row, 0]) for row in (0, 5, 8, 9)] == [1, 3, IGNORE, IGNORE]
 
 
+def test_negative_values_of_a_map_are_no_class(take):
+    values = np.full((20, 30), -1, np.int64)
+    made = take(record(semantic=values), semantic_values={0: 2})
+    assert (only(made).semantic == IGNORE).all()
+    with pytest.raises(PipelineError, match=r"semantic: no class -1 \(there are 4\)"):
+        take(record(semantic=values))
+
+
 def test_a_map_of_another_size_is_a_fault(take):
     with pytest.raises(PipelineError, match="semantic: the map is 9 x 5, the image is 30 x 20"):
         take(record(semantic=np.zeros((5, 9), np.uint8)))

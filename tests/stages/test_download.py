@@ -97,6 +97,11 @@ def test_a_fault_ends_the_work_or_is_left_out_and_counted(project, fake, capsys)
     assert numbers["source"] == "requirements.lock"
 
 
+def test_inputs_within_options_are_refused(project, fake):
+    with pytest.raises(ParamsError, match=r"datasets\.toy\.options\.inputs: fix: write it beside"):
+        download.run(job({"inputs": "elsewhere"}, source="fake"), "toy")
+
+
 def test_download_and_augment_write_the_same_bytes_each_time(project):
     written = []
     for _ in range(2):
