@@ -34,11 +34,12 @@ def weights(
     rng = np.random.default_rng(seed)
     members = np.arange(num_images) if groups is None else group_numbers(groups)
     num_groups = int(members.max(initial=-1)) + 1
-    # row by row in one stream: the first resamples do not depend on how many follow
-    chosen = rng.integers(0, max(num_groups, 1), (num_resamples, num_groups), dtype=np.int32)
     drawn = np.zeros((num_resamples, num_groups), np.uint16)
-    for rows in slices(num_resamples, num_groups):
-        cells = chosen[rows] + num_groups * np.arange(rows.stop - rows.start)[:, None]
+    # row by row of one stream: the first resamples do not depend on how many follow
+    for rows in slices(num_resamples, num_groups, 2**16):
+        num = rows.stop - rows.start
+        chosen = rng.integers(0, max(num_groups, 1), (num, num_groups), dtype=np.int32)
+        cells = chosen + num_groups * np.arange(num)[:, None]
         drawn[rows] = np.bincount(cells.ravel(), minlength=cells.size).reshape(cells.shape)
     return drawn[:, members] if groups is not None else drawn
 
@@ -55,11 +56,12 @@ def columns(weights: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         yield rows, np.ascontiguousarray(weights[rows].T, dtype=np.float64)
 
 
-def sums(values: Any, weights: np.ndarray) -> np.ndarray:
-    """[R, M], sums over the images, weighted by [R, N], of values [N, M], an array or a sparse one."""
-    found = np.zeros((len(weights), values.shape[1]))
+def sums(weights: np.ndarray, *values: Any) -> list[np.ndarray]:
+    """Sums over the images weighted by [R, N], [R, M] each, of values [N, M] each: arrays or scipy's sparse ones."""
+    found = [np.zeros((len(weights), of.shape[1])) for of in values]
     for rows, drawn in columns(weights):
-        found[rows] = (values.T @ drawn).T
+        for result, of in zip(found, values, strict=True):
+            result[rows] = (of.T @ drawn).T
     return found
 
 

@@ -119,9 +119,10 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
     scores = np.column_stack([table.column(name).cast(pa.float64()).to_numpy() for name in ("cider", "rouge_l")])
     lengths = np.column_stack([table.column(name).to_numpy() for name in ("num_words", "num_reference_words")])
     num = weights.sum(1, dtype=np.int64)[:, None]
-    means = np.divide(bootstrap.sums(scores, weights), num, out=np.full((len(weights), 2), np.nan), where=num > 0)
-    correct, guessed = (bootstrap.sums(bootstrap.as_matrix(table, name), weights) for name in ("correct", "guessed"))
-    num_words, num_reference_words = bootstrap.sums(lengths, weights).T
+    pooled = (bootstrap.as_matrix(table, name) for name in ("correct", "guessed"))
+    totals, sizes, correct, guessed = bootstrap.sums(weights, scores, lengths, *pooled)
+    means = np.divide(totals, num, out=np.full((len(weights), 2), np.nan), where=num > 0)
+    num_words, num_reference_words = sizes.T
     ratio = (num_words + TINY) / (num_reference_words + SMALL)
     penalty = np.exp(np.minimum(0, 1 - 1 / ratio))
     products = np.cumprod((correct + TINY) / (guessed + SMALL), axis=1)

@@ -283,20 +283,23 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
         gaps = np.zeros((len(correct), NUM_BINS))
         gaps[np.arange(len(correct)), _bins(confidence)] = confidence - correct
         parts += [log_losses(columns["probability_of_truth"]), columns["brier"], *gaps.T]
-    sums = bootstrap.sums(np.column_stack(parts), weights)
+    sums, of_classes = bootstrap.sums(weights, np.column_stack(parts), _members_of_classes(columns))
     num_images = weights.sum(1, dtype=np.int64).astype(np.float64)
     with np.errstate(invalid="ignore"):  # a resample without images
         shares = sums / num_images[:, None]
     result["top1"] = result["micro_f1"] = shares[:, 0]
     result[top_k.removeprefix("correct_")] = shares[:, 1]
-    result["balanced_accuracy"], result["macro_f1"] = _class_means(columns, weights)
+    num_of_class, num_predicted, right = np.split(of_classes, 3, axis=1)
+    with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
+        result["balanced_accuracy"] = _defined_mean(right / num_of_class)
+        result["macro_f1"] = _defined_mean(2 * right / (num_of_class + num_predicted))
     if "probability_of_truth" in columns:
         result["log_loss"], result["brier"] = shares[:, 2], shares[:, 3]
         result["ece"] = np.abs(shares[:, 4:]).sum(1)
     if "scores" in table.column_names:
         scores = bootstrap.as_matrix(table, "scores")
-        of_classes = rankings(scores=scores, labels=columns["label"], weights=weights)
-        result["auroc"], result["average_precision"] = (_defined_mean(values) for values in of_classes)
+        both = rankings(scores=scores, labels=columns["label"], weights=weights)
+        result["auroc"], result["average_precision"] = (_defined_mean(values) for values in both)
     return result
 
 
@@ -316,20 +319,16 @@ def metrics(
     return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()}
 
 
-def _class_means(columns: dict[str, np.ndarray], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Balanced accuracy and macro F1, [R] each."""
+def _members_of_classes(columns: dict[str, np.ndarray]) -> Any:
+    """[N, 3 K] sparse: of each image its true class, the predicted one, and the class where both agree."""
     from scipy import sparse  # type: ignore[import-untyped]
 
     labels, predicted, correct = columns["label"], columns["predicted"], columns["correct"]
     num_classes = int(max(labels.max(), predicted.max())) + 1
     images, once = np.arange(len(labels)), np.ones(len(labels))
-    # [N, 3 K], of each image: its true class, the predicted one, and the class where both agree
     where = np.concatenate([labels, predicted + num_classes, labels + 2 * num_classes])
     flags = np.concatenate([once, once, correct])
-    members = sparse.csc_array((flags, (np.tile(images, 3), where)), (len(labels), 3 * num_classes))
-    num_images, num_predicted, right = np.split(bootstrap.sums(members, weights), 3, axis=1)
-    with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
-        return _defined_mean(right / num_images), _defined_mean(2 * right / (num_images + num_predicted))
+    return sparse.csc_array((flags, (np.tile(images, 3), where)), (len(labels), 3 * num_classes))
 
 
 def _defined_mean(values: np.ndarray) -> np.ndarray:

@@ -230,7 +230,7 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
         values = table.column(column).take(pa.array(chosen)).cast(pa.float64()).to_numpy()
         of_kind = weights[:, chosen]
         total = of_kind.sum(1, dtype=np.int64)
-        sums = bootstrap.sums(values[:, None], of_kind)[:, 0]
+        sums = bootstrap.sums(of_kind, values[:, None])[0][:, 0]
         result[name] = np.divide(sums, total, out=np.full(len(weights), np.nan), where=total > 0)
     return result
 

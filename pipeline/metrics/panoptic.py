@@ -201,12 +201,9 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         Name to [R] float64, the mean over the classes that occur in truth or prediction; NaN where none does.
     """
-    parts = {
-        kind: _qualities(
-            Counts(*(bootstrap.sums(bootstrap.as_matrix(table, f"{name}_{kind}"), weights) for name in Counts._fields))
-        )
-        for kind in (THINGS, STUFF)
-    }
+    keys = [(kind, name) for kind in (THINGS, STUFF) for name in Counts._fields]
+    sums = bootstrap.sums(weights, *(bootstrap.as_matrix(table, f"{name}_{kind}") for kind, name in keys))
+    parts = {THINGS: _qualities(Counts(*sums[:4])), STUFF: _qualities(Counts(*sums[4:]))}
     parts[""] = tuple(np.hstack(both) for both in zip(parts[THINGS], parts[STUFF], strict=True))
     result = {}
     for name in METRICS:

@@ -243,7 +243,7 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
     columns = [bootstrap.as_matrix(table, name) for name in Counts._fields]
     mious = table.column("miou").to_numpy()
     columns += [np.nan_to_num(mious)[:, None], ~np.isnan(mious)[:, None]]
-    sums = bootstrap.sums(np.hstack(columns), weights)
+    (sums,) = bootstrap.sums(weights, np.hstack(columns))
     num_classes = columns[0].shape[1]
     *parts, alone = np.split(sums, [num_classes * step for step in range(1, 6)], axis=1)
     counts = Counts(*parts)
