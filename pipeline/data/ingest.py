@@ -335,8 +335,10 @@ def _semantic(semantic: Encoded | np.ndarray, frame: Frame, rules: _Rules) -> by
             raise Fault("bad map", "semantic", str(error)) from None
     values = _in_frame(values, frame, "semantic")
     if rules.values is not None:
-        beyond = len(rules.values) - 1
-        values = rules.values[np.where(values < 0, beyond, np.minimum(values, beyond))]
+        if values.dtype != np.uint8:  # whose values all have a place in the table
+            beyond = len(rules.values) - 1
+            values = np.where((values < 0) | (values > beyond), beyond, values)
+        values = rules.values[values]
     wrong = ((values < 0) | (values >= rules.num_semantic)) & (values != IGNORE)
     if wrong.any():
         raise Fault("unknown class", "semantic", f"no class {values[wrong].min()} (there are {rules.num_semantic})")
