@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from pipeline import ledger, paths
 from pipeline.errors import PipelineError
@@ -25,7 +24,7 @@ def run(targets: Sequence[str], *, jobs: int | None, keep_going: bool, oversubsc
     params = load()
     pool = Pool(machine(), oversubscribe=oversubscribe, per_gpu=gpu_jobs)
     try:
-        states = repro(Path(), targets, jobs=jobs, keep_going=keep_going, pool=pool, work=partial(_work, params))
+        states = repro(targets, jobs=jobs, keep_going=keep_going, pool=pool, work=partial(_work, params))
     except Interrupted as interrupted:
         print("stopped; what was finished is kept, and the next repro goes on from there")
         return 128 + interrupted.number

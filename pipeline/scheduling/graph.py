@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.errors import PipelineError
@@ -27,11 +26,10 @@ class Graph(NamedTuple):
     upstream: Mapping[str, frozenset[str]]
 
 
-def read(root: Path, targets: Sequence[str] = ()) -> Graph:
-    """The graph of the project at `root`, or the part of it that the targets need.
+def read(targets: Sequence[str] = ()) -> Graph:
+    """The graph of the project in the working folder, or the part of it that the targets need.
 
     Args:
-        root: a folder in a DVC project.
         targets: as `dvc repro` takes them: stages, groups of stages, outputs; none: all of dvc.yaml.
 
     Raises:
@@ -42,7 +40,7 @@ def read(root: Path, targets: Sequence[str] = ()) -> Graph:
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
     try:
-        repo = Repo(str(root))
+        repo = Repo()
         graph = get_active_graph(repo.index.graph)
         order = plan_repro(graph, collect_stages(repo, list(targets) or ["dvc.yaml"]))
     except DvcException as error:

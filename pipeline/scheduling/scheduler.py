@@ -53,7 +53,6 @@ class Work:
 
 
 def repro(
-    root: Path,
     targets: Sequence[str] = (),
     *,
     jobs: int | None = None,
@@ -62,10 +61,9 @@ def repro(
     work: Callable[[graphs.Graph, Machine], Work] | None = None,
     show: View | None = None,
 ) -> dict[str, str]:
-    """Brings the targets up to date, as `dvc repro` does.
+    """Brings the targets up to date, as `dvc repro` does in the working folder, which is the project's.
 
     Args:
-        root: the project's folder.
         targets: stages, groups or outputs; none: all.
         jobs: most stages at once; None: as many as the machine has room for.
         keep_going: after a failure, all that does not depend on it is still run; else nothing new is started.
@@ -80,8 +78,8 @@ def repro(
         PipelineError: another repro runs here, or DVC refuses.
         Interrupted: by a signal; every child has ended.
     """
-    with _alone(root):
-        graph = graphs.read(root, targets)
+    with _alone():
+        graph = graphs.read(targets)
         pool = pool or Pool(machine())
         known = work(graph, pool.machine) if work else Work()
         with _noting_signals() as signals:
@@ -93,15 +91,15 @@ def repro(
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _alone() -> Iterator[None]:
     """Holds the project's repro lock; children inherit it, so that it is free only when the last of them is gone."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
     try:
-        path = Path(Repo.find_root(str(root))) / ".dvc" / "tmp" / "pipeline-repro.lock"
+        path = Path(Repo.find_root()) / ".dvc" / "tmp" / "pipeline-repro.lock"
     except NotDvcRepoError:
-        raise PipelineError(f"{root}: not in a DVC project; fix: git clone it anew, or dvc init") from None
+        raise PipelineError(f"{Path.cwd()}: not in a DVC project; fix: git clone it anew, or dvc init") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
