@@ -134,14 +134,14 @@ def read_results(path: Path, truth: CocoTruth, kind: Kind = "boxes") -> Detectio
         boxes = _boxes(path, rows, "") if kind == "boxes" else np.zeros((len(rows), 4))
     else:
         rows, image_ids, category_ids, scores = [], found.image_ids, found.category_ids, found.scores
-        boxes = found.numbers if kind == "boxes" else np.zeros((len(scores), 4))
+        boxes = found.values if kind == "boxes" else np.zeros((len(scores), 4))
     images = _looked_up(path, image_ids, truth.image_ids, "", "image_id")
     labels = _looked_up(path, category_ids, truth.category_ids, "", "category_id")
     columns = DetectionColumns(images, labels, scores, boxes)
     if kind == "masks":
         columns.masks = _masks(path, [row.segmentation for row in rows], "", found)
     if kind == "keypoints":
-        columns.keypoints = _points(path, rows) if found is None else found.numbers.reshape(len(scores), -1, 3)
+        columns.keypoints = _points(path, rows) if found is None else found.values.reshape(len(scores), -1, 3)
     return columns
 
 

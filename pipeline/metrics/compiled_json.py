@@ -21,7 +21,7 @@ class Scanned:
     Attributes:
         image_ids, category_ids: [N] int64.
         scores: [N] float64.
-        numbers: [N, W] float64, of boxes or keypoints.
+        values: [N, W] float64, of boxes or keypoints.
         sizes: [N, 2] int64, of masks.
         runs, run_counts: [R] int64 runs of all masks and [N] int64 how many each has.
     """
@@ -29,7 +29,7 @@ class Scanned:
     image_ids: np.ndarray
     category_ids: np.ndarray
     scores: np.ndarray
-    numbers: np.ndarray
+    values: np.ndarray
     sizes: np.ndarray
     runs: np.ndarray
     run_counts: np.ndarray
@@ -55,40 +55,39 @@ def read(data: bytes, key: bytes, width: int) -> Scanned | None:
         bounds = [0]
     ends = [*bounds[1:], len(data)]
 
-    def scan(part: int) -> tuple[int, tuple[np.ndarray, ...], np.ndarray]:
-        begin, end = bounds[part], ends[part]
-        num = data.count(b"{", begin, end) // (1 if width else 2)
-        columns = (
-            np.empty((num, 2), np.int64),
-            np.empty((num, width + 1)),
-            np.empty((num, 2), np.int64),
-            np.empty(0 if width else end - begin, np.int64),
-            np.empty(num, np.int64),
-        )
-        slow = np.empty((num * (width + 1), 3), np.int64)
-        last = part == len(bounds) - 1
-        count, num_slow, num_runs = scan_rows(codes, begin, end, part == 0, last, POWERS, key, *columns, slow)
-        ids, numbers, sizes, runs, run_counts = columns
-        return (count if count == num else -1), (ids, numbers, sizes, runs[:num_runs], run_counts), slow[:num_slow]
+    per_row = 1 if width else 2
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        nums = [num // per_row for num in pool.map(lambda begin, end: count_code(codes, begin, end, 123), bounds, ends)]
+    starts = [0, *np.cumsum(nums).tolist()]
+    ids, scores = np.empty((2, starts[-1]), np.int64), np.empty(starts[-1])
+    values, sizes = np.empty((starts[-1], width)), np.empty((starts[-1], 2 if width == 0 else 0), np.int64)
+    run_counts = np.empty(starts[-1], np.int64) if width == 0 else np.empty(0, np.int64)
 
-    if len(bounds) == 1:
-        parts = [scan(0)]
-    else:
-        with ThreadPoolExecutor(NUM_THREADS) as pool:
-            parts = list(pool.map(scan, range(NUM_THREADS)))
-    if min(count for count, *_ in parts) < 0:
+    def scan(part: int) -> tuple[bool, np.ndarray]:
+        """Fills in the rows of a part, which are known beforehand: nothing is joined afterwards."""
+        begin, end, here = bounds[part], ends[part], slice(starts[part], starts[part + 1])
+        runs = np.empty(0 if width else end - begin, np.int64)
+        slow = np.empty((nums[part] * (width + 1), 3), np.int64)
+        columns = (ids[0, here], ids[1, here], scores[here], values[here], sizes[here], runs, run_counts[here], slow)
+        last = part == len(bounds) - 1
+        count, num_slow, num_runs = scan_rows(codes, begin, end, part == 0, last, POWERS, key, *columns)
+        for row, column, first, stop in _rows_of(slow[:num_slow], width):
+            if column < width:
+                values[here][row, column] = float(data[first:stop])
+            else:
+                scores[here][row] = float(data[first:stop])
+        return count == nums[part], runs[:num_runs]
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        parts = list(pool.map(scan, range(len(bounds))))
+    if not all(plain for plain, _ in parts) or not (np.isfinite(values).all() and np.isfinite(scores).all()):
         return None
-    for _, (_, numbers, *_), slow in parts:
-        flat = numbers.reshape(-1)
-        for place, begin, end in slow.tolist():
-            flat[place] = float(data[begin:end])
-    ids, numbers, sizes, runs, run_counts = (
-        np.concatenate(column) for column in zip(*(part[1] for part in parts), strict=True)
-    )
-    if not np.isfinite(numbers).all():
-        return None
-    values = np.ascontiguousarray(numbers[:, :width])
-    return Scanned(ids[:, 0].copy(), ids[:, 1].copy(), numbers[:, width].copy(), values, sizes, runs, run_counts)
+    return Scanned(ids[0], ids[1], scores, values, sizes, np.concatenate([runs for _, runs in parts]), run_counts)
+
+
+def _rows_of(slow: np.ndarray, width: int) -> list[tuple[int, int, int, int]]:
+    """Row, column, begin and end of the text of each number that is left to Python."""
+    return [(place // (width + 1), place % (width + 1), first, stop) for place, first, stop in slow.tolist()]
 
 
 def _next_row(data: bytes, begin: int) -> int:
@@ -97,6 +96,15 @@ def _next_row(data: bytes, begin: int) -> int:
     while at > 0 and data[max(0, at - 40) : at].rstrip().endswith(b":"):
         at = data.find(b"{", at + 1)
     return at
+
+
+@compiled
+def count_code(codes: np.ndarray, begin: int, end: int, code: int) -> int:
+    """How often a byte occurs."""
+    num = 0
+    for at in range(begin, end):
+        num += codes[at] == code
+    return num
 
 
 @compiled
@@ -306,8 +314,10 @@ def scan_rows(
     closes: bool,
     powers: np.ndarray,
     key: bytes,
-    ids: np.ndarray,
-    numbers: np.ndarray,
+    image_ids: np.ndarray,
+    category_ids: np.ndarray,
+    scores: np.ndarray,
+    values: np.ndarray,
     sizes: np.ndarray,
     runs: np.ndarray,
     run_counts: np.ndarray,
@@ -316,10 +326,10 @@ def scan_rows(
     """Reads objects with image_id, category_id, score and `key`, and no other, into rows of the arrays.
 
     Returns:
-        The number of objects, -1 where something else was met; the number of rows of `slow` (place in `numbers`, begin
-        and end of the text) for numbers left to Python; and the number of runs.
+        The number of objects, -1 where something else was met; the number of rows of `slow` (row times W + 1 plus
+        column, begin and end of the text) for numbers left to Python, the score in column W; and the number of runs.
     """
-    width = numbers.shape[1] - 1
+    width = values.shape[1]
     row, num_slow, num_runs = 0, 0, 0
     at = skip(codes, begin, end)
     if opens:
@@ -329,7 +339,7 @@ def scan_rows(
         if at < end and codes[at] == 93:
             return (0 if closes and skip(codes, at + 1, end) == end else -1), 0, 0
     while at < end:
-        if codes[at] != 123 or row >= len(ids):
+        if codes[at] != 123 or row >= len(scores):
             return -1, 0, 0
         seen = 0
         while True:
@@ -339,9 +349,7 @@ def scan_rows(
             if is_key(codes, first, stop, key):
                 bit = 4
                 if width:
-                    at, num_slow = read_list(
-                        codes, at, end, powers, numbers[row, :width], row * (width + 1), slow, num_slow
-                    )
+                    at, num_slow = read_list(codes, at, end, powers, values[row], row * (width + 1), slow, num_slow)
                 else:
                     before = num_runs
                     at, num_runs = read_mask(codes, at, end, powers, sizes[row], runs, num_runs)
@@ -353,13 +361,13 @@ def scan_rows(
                 if at >= 0 and not exact:
                     slow[num_slow, 0], slow[num_slow, 1], slow[num_slow, 2] = row * (width + 1) + width, place, at
                     num_slow += 1
-                numbers[row, width] = value
+                scores[row] = value
             elif is_key(codes, first, stop, b"image_id"):
                 bit = 1
-                ids[row, 0], at = whole(codes, at, end, powers)
+                image_ids[row], at = whole(codes, at, end, powers)
             elif is_key(codes, first, stop, b"category_id"):
                 bit = 2
-                ids[row, 1], at = whole(codes, at, end, powers)
+                category_ids[row], at = whole(codes, at, end, powers)
             else:
                 return -1, 0, 0
             if at < 0 or seen & bit:

@@ -174,7 +174,7 @@ def test_the_scanner_reads_what_json_reads(rows, indent, separators):
     assert scanned is not None
     assert scanned.image_ids.tolist() == [row["image_id"] for row in rows]
     assert scanned.category_ids.tolist() == [row["category_id"] for row in rows]
-    assert scanned.numbers.tolist() == [row["bbox"] for row in rows]
+    assert scanned.values.tolist() == [row["bbox"] for row in rows]
     assert scanned.scores.tolist() == [row["score"] for row in rows]
 
 
@@ -225,7 +225,7 @@ def test_the_scanner_reads_in_two_parts_and_exactly():
     ]
     scanned = compiled_json.read(json.dumps(rows).encode(), b"bbox", 4)
     assert scanned.image_ids.tolist() == [n // 8 for n in range(4000)]
-    np.testing.assert_array_equal(np.column_stack([scanned.numbers, scanned.scores]), numbers)
+    np.testing.assert_array_equal(np.column_stack([scanned.values, scanned.scores]), numbers)
 
 
 @pytest.mark.parametrize("kind", ["boxes", "masks", "keypoints"])
