@@ -242,6 +242,8 @@ def test_values_of_a_semantic_map_become_class_indices(take):
     made = take(record(semantic=buffer.getvalue()), semantic_values={7: 1, 300: 3})
     semantic = only(made).semantic
     assert [int(semantic[row, 0]) for row in (0, 5, 8, 9)] == [1, 3, IGNORE, IGNORE]
+    made = take(record(semantic=np.full((20, 30), 7, np.uint8)), semantic_values={7: 1, 300: 3})
+    assert (only(made).semantic == 1).all()
 
 
 def test_negative_values_of_a_map_are_no_class(take):
