@@ -37,7 +37,7 @@ def read(
     maps: str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> Source:
-    """The images of one split with their segments, and the class map that these show.
+    """The images of one split with their segments, and the class map that these show; a crowd is void in both.
 
     Args:
         root: the dataset's folder; the other places are relative to it.
