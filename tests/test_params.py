@@ -301,6 +301,8 @@ def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
     }
     assert supplied == {
         "DetectionEvaluation.engine": "native",
+        "DetectionEvaluation.suppression": "greedy",
+        "Robustness.num_images": None,
         "Online.crop": 0.0,
         "Online.flip": 0.0,
         "Online.mixup": 0.0,
@@ -310,3 +312,40 @@ def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
         "Training.seeds": [],
         "Training.online": schema.Online(flip=0.0, crop=0.0, mixup=0.0),
     }
+
+
+SHAKEN = """robustness:
+  shaken:
+    run: resnet
+    dataset: digits
+    metric: top1
+    corruptions: [fog, jpeg_compression]
+    severities: [1, 5]
+"""
+
+
+def test_robustness_may_be_absent_or_name_a_run(write: Write) -> None:
+    assert load(write()).robustness == {}
+    entry = load(write(text=TOY + SHAKEN)).robustness["shaken"]
+    assert (entry.corruptions, entry.severities, entry.num_images) == (["fog", "jpeg_compression"], [1, 5], None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "what"),
+    [
+        (
+            "run: resnet\n    dataset: digits\n    metric",
+            "run: resnt\n    dataset: digits\n    metric",
+            "run",
+            "no run",
+        ),
+        ("dataset: digits\n    metric", "dataset: icons\n    metric", "dataset", "its run is of 'digits' ('icons')"),
+        ("[fog,", "[fogg,", "corruptions.0", "no corruption 'fogg'; did you mean 'fog'?"),
+        ("[1, 5]", "[1, 6]", "severities.1", "less than or equal to 5 (6)"),
+        ("[1, 5]", "[]", "severities", "at least 1 item"),
+    ],
+)
+def test_fault_of_robustness_is_told_with_its_key(write: Write, old: str, new: str, at: str, what: str) -> None:
+    text = message(write((old, new), text=TOY + SHAKEN))
+    assert f" robustness.shaken.{at}: " in text
+    assert what in text

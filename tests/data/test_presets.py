@@ -161,7 +161,11 @@ def test_fault_in_a_preset_is_one_line_that_names_it(entry, message):
         ("mixup", ["detection", "semantic"], r"semantic truth of two blended images is not one class"),
         ("mosaic", ["classification"], r"a mosaic of four images has no classification truth of its own"),
         ("copy_paste", ["detection"], r"only objects with masks can be pasted, and toy has none"),
-        ("copy_paste", ["classification", "instance"], r"pasted objects make the classification truth of an image untrue"),
+        (
+            "copy_paste",
+            ["classification", "instance"],
+            r"pasted objects make the classification truth of an image untrue",
+        ),
     ],
 )
 def test_truth_that_a_store_cannot_hold_is_refused(info, name, tasks, message):
