@@ -4,7 +4,7 @@ The interval of a difference is a paired bootstrap: both runs are computed on th
 p-value is that of a paired permutation test (Fisher 1935; Noreen 1989): were both runs of equal quality, each image's
 outcomes could as well be swapped between them. It holds its level for every metric, however the metric is made of
 its images; a bootstrap's p-value would do so for many images only. Samples of a generator are not paired: they are
-resampled apart, and the permutation deals all samples out anew.
+resampled apart, and the permutation deals all samples out anew, each kind of row (column `kind`) within itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -145,8 +145,12 @@ def _permutations(
         second = np.hstack([swapped, 1 - swapped])
     else:
         second = np.zeros((num_permutations, len(both)), np.uint16)
-        for row in second:
-            row[rng.permutation(len(both))[: len(head)]] = 1
+        kinds = np.array(both.column("kind").to_pylist()) if "kind" in both.column_names else np.zeros(len(both))
+        for kind in np.unique(kinds):  # a sample stays a sample, a reference image one of the reference
+            members = np.flatnonzero(kinds == kind)
+            num_of_head = int((members >= len(base)).sum())
+            for row in second:
+                row[rng.permutation(members)[:num_of_head]] = 1
     of_first, of_second = resampled(both, 1 - second), resampled(both, second)
     return {name: of_second[name] - of_first[name] for name in of_first}
 

@@ -65,6 +65,27 @@ def test_equal_quality_gives_false_alarms_no_more_often_than_said(paired: bool) 
     assert alarms <= 17
 
 
+def test_rows_that_are_not_paired_are_dealt_out_within_their_kind() -> None:
+    """Samples of the head are all right, those of the base all wrong; reference rows are right on both sides."""
+    kinds = ["sample"] * 6 + ["reference"] * 30
+    tables = [pa.table({"kind": kinds, "right": [value] * 6 + [1.0] * 30}) for value in (0.0, 1.0)]
+
+    def of_samples(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
+        chosen = np.array(table["kind"].to_pylist()) == "sample"
+        assert (weights[:, ~chosen].sum(1) == (~chosen).sum() / (len(table) // 36)).all()
+        return {"accuracy": weights[:, chosen] @ table["right"].to_numpy()[chosen] / weights[:, chosen].sum(1)}
+
+    def resampled_samples(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
+        is_permutation = len(table) == 72
+        return of_samples(table, weights) if is_permutation else {"accuracy": np.zeros(len(weights))}
+
+    (found,) = compare(
+        *tables, {"accuracy": (0.0, 1.0)}, METRICS, resampled_samples, paired=False, num_resamples=20_000
+    )
+    # 12 samples are dealt into two halves in 924 ways, and two of them are as extreme
+    assert found.p_value == pytest.approx(2 / 924, abs=0.001)
+
+
 def test_groups_are_swapped_whole() -> None:
     """Two groups: head is right on one and wrong on the other; 40 images are no more than two observations."""
     base, head = np.zeros(40), np.zeros(40)
