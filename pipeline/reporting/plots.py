@@ -256,8 +256,8 @@ def history(
         label: of the values.
     """
     with _axes(path, (max(5.0, 0.5 * len(values) + 1.5), 3.6)) as axes:
-        places = [index for index, value in enumerate(values) if value is not None]
-        axes.plot(places, [values[index] for index in places], color=BLUE, marker="o", markersize=5)  # type: ignore[misc]
+        known = [(index, value) for index, value in enumerate(values) if value is not None]
+        axes.plot([index for index, _ in known], [value for _, value in known], color=BLUE, marker="o", markersize=5)
         for index, ends in enumerate(intervals):
             if ends is not None:
                 axes.vlines(index, *ends, color=BLUE, alpha=0.45, linewidth=3)
