@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": Command("Write a run's raw outputs, before any threshold.", ("runs",)),
     "evaluate": Command("Score predictions or samples, with pictures.", ("runs", "generators")),
     "sample": Command("Draw samples from a trained generator.", ("generators",)),
+    "corrupt": Command("Score a run on corrupted images.", ("robustness",)),
     "visualise": Command("Show what a model looks at, or how features lie.", ("visualisations",)),
     "report": Command("Bring all reports together in one page."),
     "track": Command("Bring MLflow up to date with the reports."),
@@ -109,6 +110,28 @@ def _repro(
 
     code = command.run(targets or [], jobs=jobs, keep_going=keep_going, oversubscribe=oversubscribe, gpu_jobs=gpu_jobs)
     raise typer.Exit(code)
+
+
+@app.command("lint", help="Hold dvc.yaml against the code and params.yaml.")
+def _lint(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove from reports/ and dvc.lock what belongs to removed runs.")
+    ] = False,
+) -> None:
+    from pipeline.lint import command
+
+    raise typer.Exit(command.run(prune=prune))
+
+
+@app.command("cost", help="Say what stages cost in time and memory, or what changed in it between two commits.")
+def _cost(
+    base: Annotated[str | None, typer.Argument(help="A git revision; without it, the last runs.")] = None,
+    head: Annotated[str | None, typer.Argument(help="Another; without it, the last runs.")] = None,
+) -> None:
+    from pipeline import cost
+
+    for line in cost.table(base, head):
+        typer.echo(line)
 
 
 @app.command("compare", help="Say what changed between two states of the project, and whether it is real.")

@@ -1,14 +1,11 @@
 """The rules of the project's architecture, held against its files."""
 
-import ast
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +13,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.cli import COMMANDS
-from pipeline.params import GENERATIVE, TASKS, methods, plug_ins, task_of
+from pipeline.lint import checks
+from pipeline.lint import graph as graphs
+from pipeline.lint.imports import imports
+from pipeline.params import methods
 
 PROJECT = Path(__file__).parent.parent
 DVC_YAML = YAML(typ="safe").load(PROJECT / "dvc.yaml")
@@ -39,113 +39,10 @@ LAYERS = (
     ("__main__",),
 )
 
-# What a stage imports and yet need not depend on, for it can change no byte of an output.
-NO_INFLUENCE = {
-    "pipeline/errors.py": "words of messages",
-    "pipeline/progress.py": "bars on standard error",
-    "pipeline/launch.py": "passes on what params.yaml says of threads, and keeps the ledger",
-    "pipeline/ledger.py": "what stages cost, outside git and DVC",
-    "pipeline/paths.py": "its paths are the outs and deps themselves",
-    "pipeline/document.py": "reads params.yaml as DVC does, which a test proves; DVC records the values",
-    "pipeline/params.py": "DVC records the values; test_params pins those that the schema itself supplies",
-}
-
 
 def layer(module: str) -> int:
     top = PurePosixPath(module).parts[1].removesuffix(".py")
     return next(i for i, tops in enumerate(LAYERS) if top in tops)
-
-
-@cache
-def imports(module: str, runtime_only: bool = False) -> frozenset[str]:
-    """The files of the package that a file imports, inside functions too; what a package holds counts, not its name."""
-    tree = ast.parse((PROJECT / module).read_text(encoding="utf-8"))
-    found = set()
-    for node in walk(tree, runtime_only):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: a relative import"
-            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            parts = name.split(".")
-            for end in range(1, len(parts) + 1):
-                path = "/".join(parts[:end])
-                for file in (f"{path}.py", f"{path}/__init__.py"):
-                    if parts[0] == "pipeline" and (PROJECT / file).is_file() and not is_empty(file):
-                        found.add(file)
-    return frozenset(found - {module})
-
-
-def walk(tree: ast.AST, runtime_only: bool) -> Iterator[ast.AST]:
-    """All nodes, or all but those under `if TYPE_CHECKING:`."""
-    yield tree
-    for child in ast.iter_child_nodes(tree):
-        for_types = isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")
-        if not (runtime_only and for_types):
-            yield from walk(child, runtime_only)
-
-
-def is_empty(file: str) -> bool:
-    """Whether a file holds nothing but a docstring and the version."""
-    body = ast.parse((PROJECT / file).read_text(encoding="utf-8")).body
-    return all(
-        (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__")
-        for node in body
-    )
-
-
-def closure(*roots: str, item: Any) -> set[str]:
-    """The files that run when `roots` do for an entry of params.yaml, and the files of data that those name."""
-    pending, seen = [root for root in roots if (PROJECT / root).is_file()], set()
-    while pending:
-        module = pending.pop()
-        if module not in seen:
-            seen.add(module)
-            pending.extend(imports(module, runtime_only=True))
-            pending.extend(found_by_name(module, item))
-    return seen | {file for module in seen for file in data_files(module)}
-
-
-def prefixes(module: str) -> list[str]:
-    """What stands before the name in a file's calls of `import_module`, such as `pipeline.models.`."""
-    return re.findall(r"import_module\(\s*f?\"([^{\"]*)", (PROJECT / module).read_text(encoding="utf-8"))
-
-
-def found_by_name(module: str, item: Any) -> list[str]:
-    """The plug-ins that a file finds for an entry; a visualisation reaches a model through its checkpoint alone."""
-    entry = item if isinstance(item, dict) else {}
-    tasks = [task_of(entry["model"])] if "model" in entry else [*TASKS, GENERATIVE]
-    names = {
-        "pipeline.stages.": [],  # the root
-        "pipeline.data.datasets.": [entry.get("source")],
-        "pipeline.models.": [entry.get("model")],
-        "pipeline.visualise.": [entry.get("module")],
-        "pipeline.metrics.": tasks,
-        "pipeline.reporting.verdicts.": tasks,
-    }
-    found = []
-    for prefix in prefixes(module):
-        assert prefix in names, f"{module} imports {prefix}* by name, which this test does not know"
-        found += [f"{prefix.replace('.', '/')}{name}.py" for name in names[prefix] if name]
-    return found
-
-
-def data_files(module: str) -> list[str]:
-    """The files beside a module that its text names."""
-    text = (PROJECT / module).read_text(encoding="utf-8")
-    beside = [path for path in (PROJECT / module).parent.iterdir() if path.suffix in (".csv", ".css", ".j2", ".js")]
-    return [str(path.relative_to(PROJECT)) for path in beside if f'"{path.name}"' in text]
-
-
-def needed(address: str, verb: str) -> set[str]:
-    """The code that a stage runs."""
-    group, _, name = address.partition("@")
-    mapping = DVC_YAML["stages"][group].get("foreach", "").strip("${}")
-    item = PARAMS[mapping][name] if mapping else None
-    return closure(f"pipeline/stages/{verb}.py", "pipeline/launch.py", item=item)
 
 
 @pytest.fixture(scope="module")
@@ -221,34 +118,9 @@ def test_each_group_stands_under_its_verb_and_names_its_entry() -> None:
             assert COMMANDS[words[3]].sections == ()
 
 
-def test_each_stage_depends_on_the_code_that_it_runs(stages: dict[str, Any]) -> None:
-    """What is missing is printed as the lines to add, group by group."""
-    missing: dict[str, set[str]] = defaultdict(set)
-    for address, stage in stages.items():
-        have = dependencies(stage)
-        for file in needed(address, verb_of(stage.cmd)) - set(NO_INFLUENCE):
-            if not any(file == dep or file.startswith(f"{dep}/") for dep in have):
-                missing[address.partition("@")[0]].add(file)
-    lines = [f"{group}:\n" + "\n".join(f"        - {file}" for file in sorted(missing[group])) for group in missing]
-    assert not missing, "dvc.yaml lacks these deps:\n" + "\n".join(lines)
-
-
-def test_no_stage_depends_on_code_that_its_group_does_not_run(stages: dict[str, Any]) -> None:
-    runs: dict[str, set[str]] = defaultdict(set)
-    for address, stage in stages.items():
-        runs[address.partition("@")[0]] |= needed(address, verb_of(stage.cmd))
-    for source in plug_ins("data/datasets"):  # a graph of other data sets needs more of the group's dependencies
-        runs["download"] |= closure(f"pipeline/data/datasets/{source}.py", item=None)
-    for address, stage in stages.items():
-        for dep in dependencies(stage):
-            if dep.startswith("pipeline") and (PROJECT / dep).is_file():
-                assert dep in runs[address.partition("@")[0]], f"{address} depends on {dep}, which it never imports"
-
-
-def test_every_code_dependency_is_there(stages: dict[str, Any]) -> None:
-    for address, stage in stages.items():
-        for dep in dependencies(stage):
-            assert not dep.startswith("pipeline") or (PROJECT / dep).exists(), f"{address}: no {dep}"
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test_the_graph_has_no_fault_that_lint_finds(check: Callable[[graphs.Graph], Iterator[str]]) -> None:
+    assert list(check(graphs.read())) == []
 
 
 def test_no_stage_depends_on_a_folder_of_plug_ins(stages: dict[str, Any]) -> None:

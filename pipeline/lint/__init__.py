@@ -1,0 +1,1 @@
+"""`pipeline lint`: dvc.yaml held against the code and against params.yaml."""

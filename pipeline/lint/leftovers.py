@@ -1,0 +1,65 @@
+"""What runs leave behind that params.yaml no longer has: folders in reports/, entries in dvc.lock."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import paths
+from pipeline.params import Params
+
+
+class Leftovers(NamedTuple):
+    """Folders under reports/, and names of entries in dvc.lock."""
+
+    folders: list[Path]
+    entries: list[str]
+
+
+def find(params: Params, stages: Collection[str]) -> Leftovers:
+    """What no entry of params.yaml owns.
+
+    Args:
+        params: of the project.
+        stages: all that dvc.yaml expands to.
+    """
+    owned = {
+        paths.data_report: [*params.datasets, *params.augmentations],
+        paths.run_report: list(params.runs),
+        paths.generator_report: list(params.generators),
+        paths.visualisation_report: list(params.visualisations),
+        paths.robustness_report: list(params.robustness),
+    }
+    folders = []
+    for place, names in owned.items():
+        parent = place("x").parent
+        kept = {place(name) for name in names}
+        if parent.is_dir():
+            folders += [path for path in sorted(parent.iterdir()) if path.is_dir() and path not in kept]
+    return Leftovers(folders, [name for name in _lock_entries() if name not in stages])
+
+
+def _lock_entries() -> list[str]:
+    from ruamel.yaml import YAML
+
+    content = YAML(typ="safe").load(paths.LOCK.read_text(encoding="utf-8")) if paths.LOCK.is_file() else None
+    return list((content or {}).get("stages") or {})
+
+
+def prune(found: Leftovers) -> None:
+    """Removes them; what stands in DVC's cache stays there until `dvc gc`."""
+    from ruamel.yaml import YAML
+
+    for folder in found.folders:
+        shutil.rmtree(folder)
+    if not found.entries:
+        return
+    yaml = YAML()  # as DVC reads and writes the file
+    yaml.default_flow_style = False
+    content = yaml.load(paths.LOCK.read_text(encoding="utf-8"))
+    for name in found.entries:
+        del content["stages"][name]
+    with paths.written_whole(paths.LOCK) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yaml.dump(content, file)
