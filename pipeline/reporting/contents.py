@@ -34,6 +34,9 @@ CAPTIONS = {
     "panoptic": "Panoptic maps: stuff and things",
     "keypoints": "Keypoints",
     "captions": "Captions",
+    "duplicates": "Equal and nearly equal images, in pairs; those across splits first",
+    "corruptions": "One image under each corruption",
+    "severities": "Score by corruption and severity",
     "heat": "Images and what speaks for their class",
     "points": "A point for each image, coloured by class",
     "images": "The images at their points",
@@ -104,10 +107,36 @@ class Trained:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What reports/data/<name> holds of a dataset or an augmentation."""
+    """What reports/data/<name> holds of a dataset or an augmentation; an augmentation has no health report."""
 
     name: str
     statistics: dict[str, Any]
+    pictures: list[Picture]
+    health: dict[str, Any] | None = None
+
+    @property
+    def checks(self) -> list[tuple[str, dict[str, Any]]]:
+        """Kinds of findings, those that lie across splits first: they make scores look better than they are."""
+        found = (self.health or {}).get("checks") or {}
+        return sorted(found.items(), key=lambda item: ("across" not in item[0], item[0]))
+
+
+@dataclass(frozen=True)
+class RobustnessReport:
+    """What reports/robustness/<name> holds.
+
+    Attributes:
+        run: the run that was judged on corrupted images.
+        scores: the scalars of metrics.json.
+        rows: of its per_corruption.
+        protocol: (what, value) pairs.
+    """
+
+    name: str
+    run: str
+    scores: dict[str, float | None]
+    rows: list[dict[str, Any]]
+    protocol: list[tuple[str, str]]
     pictures: list[Picture]
 
 
@@ -149,6 +178,7 @@ class Contents:
     datasets: list[DataReport]
     augmentations: list[DataReport]
     visualisations: list[Visualisation]
+    robustness: list[RobustnessReport] = field(default_factory=list)
     strays: list[Path] = field(default_factory=list)
 
 
@@ -171,6 +201,7 @@ def read_contents(params: Params) -> Contents:
         datasets=[_read_data(name) for name in params.datasets],
         augmentations=[_read_data(name) for name in params.augmentations],
         visualisations=[_read_visualisation(name, entry.inputs) for name, entry in params.visualisations.items()],
+        robustness=[_read_robustness(name, entry.run) for name, entry in params.robustness.items()],
         strays=_strays(params),
     )
 
@@ -304,7 +335,26 @@ def _phrase(value: Any) -> str:
 
 def _read_data(name: str) -> DataReport:
     folder = paths.data_report(name)
-    return DataReport(name, read_json(folder / "statistics.json"), read_pictures(folder / "pictures"))
+    health = folder / "health.json"
+    return DataReport(
+        name,
+        read_json(folder / "statistics.json"),
+        read_pictures(folder / "pictures"),
+        read_json(health) if health.is_file() else None,
+    )
+
+
+def _read_robustness(name: str, run: str) -> RobustnessReport:
+    folder = paths.robustness_report(name)
+    metrics = read_json(folder / "metrics.json")
+    return RobustnessReport(
+        name,
+        run,
+        read_metrics(folder / "metrics.json"),
+        metrics.get("per_corruption") or [],
+        [(str(what), _phrase(value)) for what, value in metrics.get("protocol") or []],
+        read_pictures(folder / "pictures"),
+    )
 
 
 def _read_visualisation(name: str, inputs: str) -> Visualisation:
@@ -344,6 +394,7 @@ def _strays(params: Params) -> list[Path]:
         paths.REPORTS / "runs": set(params.runs),
         paths.REPORTS / "generators": set(params.generators),
         paths.REPORTS / "data": set(params.datasets) | set(params.augmentations),
+        paths.REPORTS / "robustness": set(params.robustness),
         paths.REPORTS / "visualise": set(params.visualisations),
     }
     return [

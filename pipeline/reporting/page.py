@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 WIDE = 1.5  # width over height from which a picture takes the full width of its card
 FACTS_FIRST = ("licence", "attribution", "source", "checksum")
+CORRUPTED = {
+    "mpc": "mean under corruption ↑",
+    "rpc": "share of clean ↑",
+    "corruption_error": "corruption error ↓",
+    "corruption_error_over_clean": "error over clean ↓",
+}
 ORDER = ("train", "val", "test", "smallest", "first quartile", "median", "third quartile", "largest")
 
 
@@ -62,6 +68,7 @@ def environment() -> Environment:
         score=score,
         score_names=score_names,
         statistics=statistics,
+        CORRUPTED=CORRUPTED,
         WIDE=WIDE,
     )
     return made

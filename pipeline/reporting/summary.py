@@ -32,6 +32,19 @@ def render(contents: Contents) -> str:
             [_row(one, names) for one in members],
             num_text=3,
         )
+    if contents.robustness:
+        lines += [
+            "",
+            "## Robustness",
+            "",
+            "The mean score on corrupted images, and its share of that on clean ones.",
+            "",
+        ]
+        rows = [
+            [text(one.name), text(one.run), *(printed(one.scores.get(name)) for name in ("mpc", "rpc"))]
+            for one in contents.robustness
+        ]
+        lines += table(["name", "run", "mean under corruption ↑", "share of clean ↑"], rows, num_text=2)
     if contents.duels:
         lines += ["", "## Features or pixels", "", "Top-1 of the same head with the same parameters.", ""]
         rows = [
@@ -61,6 +74,12 @@ def render(contents: Contents) -> str:
             for one in contents.datasets
         ]
         lines += table(["dataset", "licence", "attribution"], rows, num_text=3)
+        for one in contents.datasets:
+            skipped = (one.health or {}).get("skipped") or {}
+            leaks = [f"{check['total']} {kind}" for kind, check in one.checks if "across" in kind]
+            left_out = [f"{number} {what} left out" for what, number in sorted(skipped.items()) if number]
+            if leaks or left_out:
+                lines += ["", f"{text(one.name)}: {text('; '.join(leaks + left_out))}."]
     return "\n".join(lines) + "\n"
 
 

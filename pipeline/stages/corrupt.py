@@ -56,10 +56,11 @@ def run(params: Params, name: str) -> None:
     make = functools.partial(_image, folder=folder, split=split_name, seed=params.defaults.seed)
     images = progress(ordered_map(make, cases), f"corrupt {name}", total=len(cases))
     scores = dict(zip(pairs, _scores(params, run_entry, entry, split, images), strict=True))
-    with paths.written_whole(paths.robustness_report(name)) as report:
-        (report / "pictures").mkdir(parents=True)
-        paths.write_json(report / "metrics.json", _summary(entry, run_entry, scores, split))
-        _draw(report / "pictures", entry, scores, whole.read(int(chosen[len(chosen) // 2])).image, params.defaults.seed)
+    report = paths.robustness_report(name)
+    with paths.written_whole(report / "pictures") as pictures:
+        pictures.mkdir()
+        _draw(pictures, entry, scores, whole.read(int(chosen[len(chosen) // 2])).image, params.defaults.seed)
+    paths.write_json(report / "metrics.json", _summary(entry, run_entry, scores, split))
 
 
 @functools.cache

@@ -29,6 +29,7 @@ SECTIONS = {
     "train_generator": "generators",
     "sample": "generators",
     "evaluate_generator": "generators",
+    "corrupt": "robustness",
     "visualise": "visualisations",
 }
 

@@ -52,7 +52,15 @@ class Repository:
         return done.stdout.strip()
 
     def run(
-        self, name: str, found: np.ndarray, *, rule: str = "one", code: str = "1", data: str = "1", seeds: Any = None, **training: Any
+        self,
+        name: str,
+        found: np.ndarray,
+        *,
+        rule: str = "one",
+        code: str = "1",
+        data: str = "1",
+        seeds: Any = None,
+        **training: Any,
     ) -> None:
         """One classifier's entry, lock entries and report."""
         self.params["runs"][name] = {
