@@ -17,7 +17,7 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.scheduling import graph, lockfile
 from pipeline.scheduling.resources import Machine, Needs, Pool
-from pipeline.scheduling.scheduler import Work, repro
+from pipeline.scheduling.scheduler import Plan, repro
 from pipeline.scheduling.table import Lines
 
 PROJECT = Path(__file__).parent.parent
@@ -69,6 +69,8 @@ DIAMOND = {
 
 
 def run(folder: Path, **options: Any) -> dict[str, str]:
+    """A repro on eight cores, whatever this machine has."""
+    options.setdefault("plan", lambda graph: Plan(Pool(Machine(cores=8, memory_mb=8000))))
     with chdir(folder):
         return repro(show=Lines(), **options)
 
@@ -191,7 +193,7 @@ def test_no_two_stages_share_a_gpu_or_a_core(tmp_path: Path) -> None:
     folder = project(tmp_path / "project", stages)
     needs = {name: Needs(gpu=name.startswith("gpu")) for name in stages}
     pool = Pool(Machine(cores=8, memory_mb=8000, gpus=("0", "1", "2", "3")))
-    states = run(folder, pool=pool, work=lambda graph, machine: Work(needs))
+    states = run(folder, plan=lambda graph: Plan(pool, needs))
     assert set(states.values()) == {"ran"}
     held: dict[str, str] = {}
     most = 0
@@ -235,7 +237,7 @@ def test_the_longest_path_starts_first(tmp_path: Path) -> None:
     folder = project(tmp_path / "project", {**stages, "below": stage("below", "short")})
     seconds = {"short": 1.0, "long": 9.0, "middle": 3.0, "below": 4.0}  # short and below: 5
     one_core = Pool(Machine(cores=1, memory_mb=1000))
-    run(folder, pool=one_core, work=lambda graph, machine: Work(seconds=seconds))
+    run(folder, plan=lambda graph: Plan(one_core, seconds=seconds))
     assert [name for what, name in events(folder) if what == "start"] == ["long", "short", "below", "middle"]
 
 
@@ -244,8 +246,9 @@ def test_a_wide_stage_is_passed_only_by_what_is_over_before_it_can_start(tmp_pat
     stages = {"gate": stage("gate"), "first": stage("first", body="sleep 1.5")}
     stages |= {name: stage(name, "gate") for name in ("wide", "long", "narrow")}
     folder = project(tmp_path / "project", stages)
-    work = Work({"wide": Needs(threads=2)}, {"gate": 0.1, "first": 5.0, "wide": 80.0, "long": 50.0, "narrow": 1.0})
-    run(folder, pool=Pool(Machine(cores=2, memory_mb=1000)), work=lambda graph, machine: work)
+    seconds = {"gate": 0.1, "first": 5.0, "wide": 80.0, "long": 50.0, "narrow": 1.0}
+    two_cores = Pool(Machine(cores=2, memory_mb=1000))
+    run(folder, plan=lambda graph: Plan(two_cores, {"wide": Needs(threads=2)}, seconds))
     starts = [name for what, name in events(folder) if what == "start"]
     assert set(starts[:2]) == {"gate", "first"}
     assert starts[2:] == ["narrow", "wide", "long"]
@@ -277,10 +280,10 @@ SCRIPT = """
 import sys
 from pipeline.errors import PipelineError
 from pipeline.scheduling.resources import Machine, Pool
-from pipeline.scheduling.scheduler import Interrupted, repro
+from pipeline.scheduling.scheduler import Interrupted, Plan, repro
 from pipeline.scheduling.table import Lines
 try:
-    states = repro(keep_going=True, pool=Pool(Machine(cores=4, memory_mb=1000)), show=Lines())
+    states = repro(keep_going=True, plan=lambda graph: Plan(Pool(Machine(4, 1000))), show=Lines())
 except Interrupted as interrupted:
     sys.exit(128 + interrupted.number)
 except PipelineError as error:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from pipeline import ledger, paths
 from pipeline.errors import PipelineError
-from pipeline.params import Params, load
 from pipeline.scheduling.graph import Graph
-from pipeline.scheduling.resources import Machine, Needs, Pool, machine, needs
-from pipeline.scheduling.scheduler import Interrupted, Work, repro
+from pipeline.scheduling.resources import Pool, machine, needs
+from pipeline.scheduling.scheduler import Interrupted, Plan, repro
 
 COMMAND = "python -m pipeline "
 
@@ -21,10 +19,12 @@ def run(targets: Sequence[str], *, jobs: int | None, keep_going: bool, oversubsc
     Raises:
         PipelineError: params.yaml is wrong, another repro runs, or a stage failed.
     """
-    params = load()
-    pool = Pool(machine(), oversubscribe=oversubscribe, per_gpu=gpu_jobs)
+
+    def plan(graph: Graph) -> Plan:
+        return _plan(graph, Pool(machine(), oversubscribe=oversubscribe, per_gpu=gpu_jobs))
+
     try:
-        states = repro(targets, jobs=jobs, keep_going=keep_going, pool=pool, work=partial(_work, params))
+        states = repro(targets, jobs=jobs, keep_going=keep_going, plan=plan)
     except Interrupted as interrupted:
         print("stopped; what was finished is kept, and the next repro goes on from there")
         return 128 + interrupted.number
@@ -34,21 +34,22 @@ def run(targets: Sequence[str], *, jobs: int | None, keep_going: bool, oversubsc
     return 0
 
 
-def _work(params: Params, graph: Graph, machine: Machine) -> Work:
-    """What the stages need and took, by address; stages that are not commands of ours take a thread."""
-    last = ledger.last()
-    found: dict[str, Needs] = {}
-    seconds = {}
+def _plan(graph: Graph, pool: Pool) -> Plan:
+    """What the stages need and took; those that are no commands of ours take a thread."""
+    from pipeline.params import load
+
+    params, last = load(), ledger.last()
+    found, seconds = {}, {}
     for address, stage in graph.stages.items():
         verb, name = verb_and_name(str(stage.cmd))
         if verb is None:
             continue
         line = last.get(f"{verb}@{name}" if name else verb)
         memory = line.peak_memory_mb if line else 0.0
-        found[address] = needs(params, verb, name, memory_mb=memory, has_gpus=bool(machine.gpus))
+        found[address] = needs(params, verb, name, memory_mb=memory, has_gpus=bool(pool.machine.gpus))
         if line:
             seconds[address] = line.seconds
-    return Work(found, seconds)
+    return Plan(pool, found, seconds)
 
 
 def verb_and_name(command: str) -> tuple[str | None, str | None]:

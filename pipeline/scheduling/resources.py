@@ -8,9 +8,10 @@ import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.params import HEADS, Params, Run
+if TYPE_CHECKING:
+    from pipeline.params import Params
 
 MEMORY_SHARE = 0.9  # of the machine's memory that stages may be expected to fill; the rest is the system's
 ALL_CORES = ("download", "augment", "corrupt")  # spread their work over processes, one for each core
@@ -83,6 +84,8 @@ def needs(params: Params, verb: str, name: str | None, *, memory_mb: float, has_
 
 def _is_network(params: Params, verb: str, name: str | None) -> bool:
     """Whether the stage computes with torch, and so with `defaults.threads` and on `defaults.device`."""
+    from pipeline.params import HEADS, Run  # loads pydantic, which a repro without work does not need
+
     if verb in ("train", "predict"):
         entry = params.learners.get(str(name))
         return not (isinstance(entry, Run) and entry.model.startswith(f"{HEADS}/"))

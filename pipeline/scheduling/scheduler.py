@@ -15,15 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.scheduling import graph as graphs
 from pipeline.scheduling import lockfile
 from pipeline.scheduling.processes import Lifeline, Process, Turn
-from pipeline.scheduling.resources import Machine, Needs, Pool, machine
+from pipeline.scheduling.resources import Needs, Pool, machine
 from pipeline.scheduling.table import View, view
 
 TICK = 0.1  # seconds between two looks at signals and the table, where nothing happens
@@ -40,16 +40,22 @@ class Interrupted(Exception):
 
 
 @dataclass
-class Work:
-    """What is known of stages beyond DVC's graph, by address.
+class Plan:
+    """What is known beyond DVC's graph; of stages, by address.
 
     Attributes:
-        needs: what each takes; a thread where it says nothing.
+        pool: the machine, by default this one.
+        needs: what each stage takes; a thread where it says nothing.
         seconds: what each took the last time.
     """
 
+    pool: Pool = field(default_factory=lambda: Pool(machine()))
     needs: Mapping[str, Needs] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def _plain(graph: graphs.Graph) -> Plan:
+    return Plan()
 
 
 def repro(
@@ -57,8 +63,7 @@ def repro(
     *,
     jobs: int | None = None,
     keep_going: bool = False,
-    pool: Pool | None = None,
-    work: Callable[[graphs.Graph, Machine], Work] | None = None,
+    plan: Callable[[graphs.Graph], Plan] = _plain,
     show: View | None = None,
 ) -> dict[str, str]:
     """Brings the targets up to date, as `dvc repro` does in the working folder, which is the project's.
@@ -67,8 +72,7 @@ def repro(
         targets: stages, groups or outputs; none: all.
         jobs: most stages at once; None: as many as the machine has room for.
         keep_going: after a failure, all that does not depend on it is still run; else nothing new is started.
-        pool: the machine; this one without it.
-        work: says what stages need and take; without it each takes a thread.
+        plan: asked once, when the first stage is to be started; where nothing is, nothing is asked.
         show: is told what happens.
 
     Returns:
@@ -80,10 +84,8 @@ def repro(
     """
     with _alone():
         graph = graphs.read(targets)
-        pool = pool or Pool(machine())
-        known = work(graph, pool.machine) if work else Work()
         with _noting_signals() as signals:
-            walk = _Walk(graph, pool, known, jobs or len(graph.stages) or 1, keep_going, show or view(), signals)
+            walk = _Walk(graph, plan, jobs or len(graph.stages) or 1, keep_going, show or view(), signals)
             walk.run()
     if signals:
         raise Interrupted(signals[0])
@@ -140,23 +142,15 @@ class _Walk:
     def __init__(
         self,
         graph: graphs.Graph,
-        pool: Pool,
-        work: Work,
+        plan: Callable[[graphs.Graph], Plan],
         jobs: int,
         keep_going: bool,
         show: View,
         signals: Sequence[int],
     ) -> None:
         self.states = dict.fromkeys(graph.stages, "waiting")
-        self._graph, self._pool, self._jobs, self._keep_going = graph, pool, jobs, keep_going
+        self._graph, self._plan, self._jobs, self._keep_going = graph, plan, jobs, keep_going
         self._show, self._signals = show, signals
-        self._needs = {name: work.needs.get(name, Needs()) for name in graph.stages}
-        self._seconds = _estimates(graph, work.seconds)
-        lengths = graphs.priorities(graph.upstream, self._seconds)
-        positions = {name: position for position, name in enumerate(graph.stages)}
-        self._rank: Callable[[str], Any] = (
-            positions.__getitem__ if jobs == 1 else lambda name: (-lengths[name], positions[name])
-        )
         if graph.repo.config["core"].get("hardlink_lock", False):
             raise PipelineError(".dvc/config core.hardlink_lock: not with several jobs; fix: dvc repro")
         self._turn = Turn(Path(str(graph.repo.tmp_dir)) / "lock")
@@ -180,7 +174,8 @@ class _Walk:
                 is_stopping = bool(self._signals) or ("failed" in self.states.values() and not self._keep_going)
                 if not is_stopping:
                     self._ask_dvc()
-                    self._start(lifeline)
+                    if self._stale:
+                        self._start(lifeline)
                 if len(self._signals) > signalled:
                     signalled = len(self._signals)
                     for process in self._running.values():
@@ -197,6 +192,30 @@ class _Walk:
                 self.states[name] = "skipped" if self.states[name] == "waiting" else self.states[name]
             self._show.close(self.counts())
             self._graph.repo.close()
+
+    @cached_property
+    def _known(self) -> Plan:
+        return self._plan(self._graph)
+
+    @property
+    def _pool(self) -> Pool:
+        return self._known.pool
+
+    @cached_property
+    def _seconds(self) -> dict[str, float]:
+        return _estimates(self._graph, self._known.seconds)
+
+    @cached_property
+    def _ranks(self) -> dict[str, tuple[float, int]]:
+        """The longest path first; with one job the order of `dvc repro`."""
+        lengths = graphs.priorities(self._graph.upstream, self._seconds)
+        return {
+            name: (0.0 if self._jobs == 1 else -lengths[name], position)
+            for position, name in enumerate(self._graph.stages)
+        }
+
+    def _needs(self, name: str) -> Needs:
+        return self._known.needs.get(name, Needs())
 
     def counts(self) -> dict[str, int]:
         """Of stages by state."""
@@ -223,12 +242,12 @@ class _Walk:
 
     def _start(self, lifeline: Lifeline) -> None:
         """Starts what fits: the first in rank, and behind one that has to wait only what is over by then."""
-        self._stale.sort(key=self._rank)
+        self._stale.sort(key=self._ranks.__getitem__)
         blocked: tuple[float, Needs, set[str]] | None = None
         for name in list(self._stale):
             if len(self._running) >= self._jobs:
                 return
-            needs = self._needs[name]
+            needs = self._needs(name)
             if not self._pool.fits(needs):
                 blocked = blocked or self._room_for(needs)
                 continue
@@ -252,14 +271,14 @@ class _Walk:
         seconds, needs, gone = blocked
         if self._seconds[name] <= seconds:
             return False
-        self._pool.take(name, self._needs[name])
+        self._pool.take(name, self._needs(name))
         try:
             return not self._pool.fits_once_gone(needs, gone)
         finally:
             self._pool.give_back(name)
 
     def _fork(self, name: str, lifeline: Lifeline) -> None:
-        gpu = self._pool.take(name, self._needs[name])
+        gpu = self._pool.take(name, self._needs(name))
         # without a GPU of its own a stage sees none, or it would share one
         environment = {"CUDA_VISIBLE_DEVICES": gpu or ""} if self._pool.machine.gpus else {}
         self._graph.repo.state.close()  # a database is not for two processes
