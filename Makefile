@@ -13,8 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-repro: $(STAMP) ## run the main job: raw images to reports/index.html, only what changed
-	$(WITH_VENV) dvc repro
+repro: $(STAMP) ## run the main job: raw images to reports/index.html, only what changed, on all cores (make repro JOBS=1)
+	$(WITH_VENV) python -m pipeline repro $(if $(JOBS),--jobs $(JOBS))
 
 BASE := main
 compare: $(STAMP) ## compare the workspace with BASE (make compare BASE=main): build/compare.md and .html; exit 2 when a gate fails
@@ -31,10 +31,11 @@ test: $(STAMP) ## run the fast tests
 test-all: $(STAMP) ## run every test that this machine can
 	$(PYTEST) -n 2 --dist loadfile
 
-lint: $(STAMP) ## check format, lint and types
+lint: $(STAMP) ## check format, lint, types, and dvc.yaml against the code
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check .
 	$(BIN)/mypy pipeline
+	$(WITH_VENV) python -m pipeline lint
 
 ui: $(STAMP) ## open MLflow's page on localhost, up to date with the reports
 	$(WITH_VENV) python -m pipeline track
