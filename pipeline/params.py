@@ -519,7 +519,7 @@ def _explain(schema: type[BaseModel], detail: ErrorDetails) -> str:
         return f"unknown key; {did_you_mean(str(last), _schema_at(schema, parents).model_fields)}"
     if kind == "missing":
         return f"missing; fix: write `{last}: ...` there"
-    if last == "device":
+    if last == "device" and schema is Defaults:
         return f"should be auto, cpu, cuda or cuda:N ({_shown(value)})"
     message = detail["msg"].removeprefix("Input should be ")
     return f"should be {message} ({_shown(value)})"

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ParamsError, PipelineError
+from pipeline.params import Params, load
+from pipeline.progress import REPORT, progress
 from pipeline.scheduling import graph, lockfile
-from pipeline.scheduling.resources import Machine, Needs, Pool
+from pipeline.scheduling.resources import Machine, Needs, Pool, cores, machine, needs
 from pipeline.scheduling.scheduler import Plan, repro
 from pipeline.scheduling.table import Lines
 
@@ -223,6 +225,67 @@ def test_the_pool_counts_threads_memory_and_gpus() -> None:
     assert pool.take("c", Needs(threads=1)) is None
     pool.give_back("a")
     assert pool.take("d", Needs(gpu=True)) == "3"
+
+
+def toy_params(folder: Path, resources: str = "") -> Params:
+    path = folder / "params.yaml"
+    path.write_text((PROJECT / "tests/toy_params.yaml").read_text() + resources)
+    return load(path)
+
+
+RESOURCES = """
+resources:
+  train:
+    memory_gb: 2
+  resnet:
+    threads: 3
+  train@resnet:
+    device: cpu
+"""
+
+
+def test_what_stages_need_follows_from_their_work_unless_params_say_otherwise(tmp_path: Path) -> None:
+    params = toy_params(tmp_path)
+
+    def asked(verb: str, name: str | None) -> Needs:
+        return needs(params, verb, name, memory_mb=700.0, has_gpus=True)
+
+    assert params.defaults.threads == 2
+    assert asked("train", "resnet") == asked("predict", "resnet") == Needs(2, 700.0, gpu=True)
+    assert asked("train", "linear") == asked("evaluate", "resnet") == asked("report", None) == Needs(1, 700.0)
+    assert asked("download", "digits") == Needs(cores(), 700.0)
+    assert needs(params, "train", "resnet", memory_mb=0, has_gpus=False) == Needs(2, 0)
+    params = toy_params(tmp_path, RESOURCES)
+    assert asked("train", "resnet") == Needs(3, 2048.0)
+    assert asked("predict", "resnet") == Needs(3, 700.0, gpu=True)
+    assert asked("train", "linear") == Needs(1, 2048.0)
+
+
+def test_resources_of_what_there_is_not_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"resources.resnt: no command, entry or command@entry 'resnt'; did you mean"):
+        toy_params(tmp_path, "resources:\n  resnt:\n    threads: 1\n")
+    with pytest.raises(ParamsError, match=r"resources.train.device: should be 'cpu' or 'gpu' \('tpu'\)"):
+        toy_params(tmp_path, "resources:\n  train:\n    device: tpu\n")
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"), [("0,2", ("0", "2")), ("", ()), ("-1", ()), (" 1 , GPU-ab", ("1", "GPU-ab"))]
+)
+def test_visible_gpus_are_those_of_the_environment(
+    visible: str, gpus: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine().gpus == gpus
+
+
+def test_a_loop_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report"
+    monkeypatch.setenv(REPORT, str(path))
+    loop = iter(progress(range(3), "train"))
+    assert [next(loop), next(loop)] == [0, 1]
+    assert json.loads(path.read_text()) == ["train", 1, 3]
+    assert list(loop) == [2]
+    assert json.loads(path.read_text()) == ["train", 3, 3]
 
 
 def test_priorities_are_the_longest_paths() -> None:
