@@ -128,7 +128,9 @@ def _noting_signals() -> Iterator[list[int]]:
     def note(number: int, _frame: object) -> None:
         came.append(number)
 
-    before = {number: signal.signal(number, note) for number in HANDLED}
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup: the repro outlives the terminal
+    heard = [number for number in HANDLED if not (ignored and number == signal.SIGHUP)]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield came
     finally:
@@ -152,7 +154,7 @@ class _Walk:
         self._graph, self._plan, self._jobs, self._keep_going = graph, plan, jobs, keep_going
         self._show, self._signals = show, signals
         if graph.repo.config["core"].get("hardlink_lock", False):
-            raise PipelineError(".dvc/config core.hardlink_lock: not with several jobs; fix: dvc repro")
+            raise PipelineError(".dvc/config core.hardlink_lock: only dvc repro can work with it; fix: dvc repro")
         self._turn = Turn(Path(str(graph.repo.tmp_dir)) / "lock")
         graph.repo.lock = self._turn  # type: ignore[assignment]
         self._new = _new_in_lock(graph)
