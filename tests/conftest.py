@@ -3,6 +3,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +11,10 @@ from PIL import Image
 from pipeline import params as schema
 from pipeline.params import Params
 from pipeline.reporting import gallery
+
+# a machine that does something else meanwhile is no fault of what is tested
+hypothesis.settings.register_profile("pipeline", deadline=None)
+hypothesis.settings.load_profile("pipeline")
 
 HOSTILE = "<script>alert('x')</script> | `tick` & \"quote\""
 
