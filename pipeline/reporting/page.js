@@ -61,6 +61,7 @@ function marks(figure, item, colours) {
   const lines = element("ul", { class: "marks" });
   const size = Math.max(item.width, item.height) / 18;
   for (const [side, listed] of [["truth", item.truth], ["answer", item.answers]]) {
+    const groups = []; // the best answer is listed first and drawn last, on top
     for (const mark of listed) {
       const score = mark.score === null ? "" : ` ${mark.score.toFixed(2)}`;
       const group = shape("g", { class: `mark ${side}` });
@@ -74,12 +75,13 @@ function marks(figure, item, colours) {
         if (side === "answer") {
           group.append(shape("text", { x: left + size / 5, y: Math.max(top - size / 4, size), "font-size": size }, `${mark.label}${score}`));
         }
-        drawing.append(group);
+        groups.push(group);
       }
       const line = element("li", {}, element("span", { class: `kind ${mark.kind}` }, mark.kind), ` ${side === "truth" ? "is" : "said"} ${mark.label}${score}`);
       lines.append(line);
       drawn.push({ ...mark, side, nodes: [group, line] });
     }
+    drawing.append(...groups.reverse());
   }
   figure.append(drawing, element("figcaption", {}, item.id), lines);
   return drawn;

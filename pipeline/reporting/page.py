@@ -116,7 +116,7 @@ def score_names(one: Trained) -> list[str]:
 
 
 def charts(one: Trained) -> list[Any]:
-    """The training curves: losses, then scores."""
+    """The training curves with their captions: losses, their parts, then scores."""
     from markupsafe import Markup
 
     epochs = one.training.get("epoch", [])
@@ -125,15 +125,15 @@ def charts(one: Trained) -> list[Any]:
         for name, values in one.training.items()
         if name not in ("epoch", "lr")
     }
-    losses = {
-        name: points for name, points in columns.items() if name in ("loss", "val_loss") or name.startswith("loss_")
-    }
-    scores = {name: points for name, points in columns.items() if name not in losses}
+    losses = {name: points for name, points in columns.items() if name in ("loss", "val_loss")}
+    parts = {name[5:].replace("_", " "): points for name, points in columns.items() if name.startswith("loss_")}
+    scores = {name: points for name, points in columns.items() if not name.removeprefix("val_").startswith("loss")}
     drawn = (
-        line_chart(f"Loss of {one.name} by epoch", losses, heading="loss"),
-        line_chart(f"Scores of {one.name} by epoch", scores, heading="scores"),
+        ("Loss by epoch; val is the validation split", line_chart(f"Loss of {one.name} by epoch", losses)),
+        ("Parts of the training loss by epoch", line_chart(f"Parts of the loss of {one.name} by epoch", parts)),
+        ("Scores by epoch; val is the validation split", line_chart(f"Scores of {one.name} by epoch", scores)),
     )
-    return [Markup(svg) for svg in drawn if svg] if len(epochs) > 1 else []
+    return [(caption, Markup(svg)) for caption, svg in drawn if svg] if len(epochs) > 1 else []
 
 
 def entry_rows(one: Trained) -> list[tuple[str, str]]:
