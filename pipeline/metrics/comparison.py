@@ -19,6 +19,7 @@ Resampled = Callable[[pa.Table, np.ndarray], dict[str, np.ndarray]]
 
 BETTER, WORSE, DIFFERS = "better", "worse", "differs"
 IDENTICAL, NO_EVIDENCE, NOT_TESTED = "identical", "no evidence", "not tested"
+NOT_COMPARABLE = "not comparable"
 
 
 @dataclass(frozen=True)

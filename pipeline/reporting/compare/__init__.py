@@ -27,8 +27,8 @@ STAGES_OF = {
     "augmentations": ("augment",),
     "features": ("extract",),
 }
-CHOICES = ("score_threshold", "suppression")
-"""Lines of a protocol that are choices of the run, as its params are: what is compared, not how it is measured."""
+CHOICES = ("score_threshold", "suppression", "scores")
+"""Lines of a protocol that say what a run does, as its params do: what is compared, not how it is measured."""
 SHARED = ("device", "precision", "threads", "seed")
 """What a run reads of `defaults` beside `training`."""
 
@@ -125,9 +125,9 @@ class RunComparison:
         if self.base is None or self.head is None:
             return "new" if self.base is None else "gone"
         if self.unequal:
-            return "not comparable"
+            return comparison.NOT_COMPARABLE
         headline = self.headline
-        if all(one.verdict == comparison.IDENTICAL for one in self.differences):
+        if self.differences and all(one.verdict == comparison.IDENTICAL for one in self.differences):
             return comparison.IDENTICAL
         return headline.verdict if headline else comparison.NOT_TESTED
 
@@ -237,32 +237,45 @@ def _judged(title: str, base: Arm | None, head: Arm | None, *, num_resamples: in
     rules = [
         {what: value for what, value in arm.pairs("protocol").items() if what not in CHOICES} for arm in (base, head)
     ]
-    result.unequal = _changes(*rules)
+    unequal = _changes(*rules)
+    own = {change.what for change in unequal} & ({*base.figures} | {*head.figures})  # rules of one metric alone
+    result.unequal = [change for change in unequal if change.what not in own]
     if not result.unequal:
-        result.differences = _differences(base, head, result.task, num_resamples)
+        result.differences = _differences(base, head, result.task, num_resamples, own)
     return result
 
 
-def _differences(base: Arm, head: Arm, task: str, num_resamples: int) -> list[Difference]:
+def _differences(base: Arm, head: Arm, task: str, num_resamples: int, unequal: set[str]) -> list[Difference]:
+    """Every metric that both sides have; those of `unequal` rules are told apart and not subtracted."""
     ours, theirs = base.figures, head.figures
-    figures = {name: (ours[name], theirs[name]) for name in ours if name in theirs}
-    columns = [set(arm.table.column_names) if arm.table is not None else None for arm in (base, head)]
-    if base.table is None or head.table is None or columns[0] != columns[1]:
+    figures = {name: (ours[name], theirs[name]) for name in ours if name in theirs and name not in unequal}
+    apart = [
+        Difference(name, ours.get(name), theirs.get(name), None, None, None, None, comparison.NOT_COMPARABLE)
+        for name in ours
+        if name in unequal
+    ]
+    if base.table is None or head.table is None:
         return [
-            Difference(name, a, b, None, None, None, None, comparison.NOT_TESTED) for name, (a, b) in figures.items()
+            *(
+                Difference(name, a, b, None, None, None, None, comparison.NOT_TESTED)
+                for name, (a, b) in figures.items()
+            ),
+            *apart,
         ]
+    columns = [name for name in base.table.column_names if name in head.table.column_names]
     family = importlib.import_module(f"pipeline.metrics.{task}")
     directions = {name: metric for name in figures if (metric := metrics.lookup(task, name)) is not None}
-    return comparison.compare(
-        base.table,
-        head.table,
+    found = comparison.compare(
+        base.table.select(columns),
+        head.table.select(columns),
         figures,
         directions,
         family.resampled,
         paired=task != "generative",
-        groups=base.table.column("group").to_pylist() if "group" in base.table.column_names else None,
+        groups=base.table.column("group").to_pylist() if "group" in columns else None,
         num_resamples=num_resamples,
     )
+    return [*found, *apart]
 
 
 def _params_read(arm: Arm) -> dict[str, Any]:

@@ -61,10 +61,12 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequen
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        is_number = column in ("base", "head", "difference", "interval", "p") and columns[0] in ("run", "metric")
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+        is_scores = columns[0] in ("run", "metric")
+        is_number = is_scores and column in ("base", "head", "change", "interval", "p")
+        whole = is_scores and column != "run"
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=whole)
     for index, row in enumerate(rows):
         table.add_row(*(Text(cell) for cell in row), style=styles[index] if styles else None)
     return table

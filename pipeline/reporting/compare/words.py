@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.metrics import comparison
 from pipeline.metrics.comparison import Difference
 from pipeline.reporting.compare import Change, Comparison, RunComparison, SeedSpread
 from pipeline.reporting.scores import printed, score
 
-HEADLINES = ("run", "metric", "base", "head", "difference", "interval", "p", "verdict")
+HEADLINES = ("run", "metric", "base", "head", "change", "interval", "p", "verdict")
 MARKS = {"better": "▲", "worse": "▼", "differs": "◆", "identical": "=", "no evidence": "~", "not comparable": "≠"}
 
 
@@ -32,10 +33,10 @@ def metric_row(task: str, one: Difference) -> list[str]:
     """One metric: name, base, head, difference, interval, p-value, verdict."""
     known = score(task, one.metric)
     difference, interval, p = "n/a", "", ""
-    if one.difference is not None:
+    if one.difference is not None and one.verdict != comparison.NOT_COMPARABLE:
         difference = signed(one.difference)
     if one.low is not None and one.high is not None:
-        interval = f"{signed(one.low)} to {signed(one.high)}"
+        interval = f"[{signed(one.low)}, {signed(one.high)}]"
     if one.p_value is not None and one.p_adjusted is not None:
         p = f"{one.p_adjusted:.3f}"
     name = f"{known.label} {known.arrow}".strip()
