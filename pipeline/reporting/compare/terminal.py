@@ -65,7 +65,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequen
     for column in columns:
         is_scores = columns[0] in ("run", "metric")
         is_number = is_scores and column in ("base", "head", "change", "interval", "p")
-        whole = is_scores and column != "run"
+        whole = is_scores and column not in ("run", "metric")  # numbers are never cut; names may take two lines
         table.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=whole)
     for index, row in enumerate(rows):
         table.add_row(*(Text(cell) for cell in row), style=styles[index] if styles else None)
