@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,22 @@ def cost(clone: Path) -> dict[str, Any]:
         }
         for (command, name), content in last.items()
     ]
+    inside = f"{sum(stage['seconds'] for stage in stages):.0f} s inside stages, which run side by side"
     return {
         "figures": [
-            figure("seconds inside stages, summed", sum(stage["seconds"] for stage in stages), 900, "<="),
+            figure(
+                "seconds from the first stage's start to the last one's end", span(last.values()), 900, "<=", inside
+            ),
             figure("peak memory of a stage, MB", max(stage["peak_memory_mb"] for stage in stages), 6144, "<="),
         ],
         "stages": stages,
     }
+
+
+def span(lines: Iterable[dict[str, Any]]) -> float | None:
+    """Seconds between the first start and the last end in a ledger; None where a line has no time."""
+    ends = [(line["time"], line["seconds"]) for line in lines if "time" in line]
+    return max(end for end, _ in ends) - min(end - seconds for end, seconds in ends) if ends else None
 
 
 def no_op(rounds: int) -> dict[str, Any]:
@@ -194,7 +204,7 @@ def two_clones() -> dict[str, Any]:
                 call(["dvc", "init", "-q"], clone)
             for path in (clone / "dvc.lock", clone / "reports"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            took, peak = watched(["dvc", "repro"], clone)
+            took, peak = watched([str(BIN / "python"), "-m", "pipeline", "repro"], clone)
             seconds.append(took)
             peaks.append(peak)
         settled = is_settled(clones[0])
@@ -203,13 +213,15 @@ def two_clones() -> dict[str, Any]:
         stages = cost(clones[0])["stages"]
     return {
         "figures": [
-            figure("fresh clone to finished report, seconds", max(seconds), 900, "<=", "dvc repro, the slower of two"),
+            figure(
+                "fresh clone to finished report, seconds", max(seconds), 900, "<=", "pipeline repro, the slower of two"
+            ),
             figure(
                 "peak memory of the whole job, MB",
                 max(peaks),
                 6144,
                 "<=",
-                "proportional sets of dvc and its stages, summed",
+                "proportional sets of the scheduler and its stages, summed",
             ),
             figure("second repro runs nothing", settled, True, "=="),
             figure("two clones, files that differ", len(differing), 0, "<=", ", ".join(differing[:5])),
