@@ -86,9 +86,7 @@ def cost(clone: Path) -> dict[str, Any]:
     inside = f"{sum(stage['seconds'] for stage in stages):.0f} s inside stages, which run side by side"
     return {
         "figures": [
-            figure(
-                "seconds from the first stage's start to the last one's end", span(last.values()), 900, "<=", inside
-            ),
+            figure("seconds from first start to last end", span(last.values()), 900, "<=", inside),
             figure("peak memory of a stage, MB", max(stage["peak_memory_mb"] for stage in stages), 6144, "<="),
         ],
         "stages": stages,
@@ -213,9 +211,7 @@ def two_clones() -> dict[str, Any]:
         stages = cost(clones[0])["stages"]
     return {
         "figures": [
-            figure(
-                "fresh clone to finished report, seconds", max(seconds), 900, "<=", "pipeline repro, the slower of two"
-            ),
+            figure("fresh clone to finished report, seconds", max(seconds), 900, "<=", "the slower of two"),
             figure(
                 "peak memory of the whole job, MB",
                 max(peaks),
