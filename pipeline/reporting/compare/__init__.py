@@ -141,9 +141,8 @@ class RunComparison:
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether nothing at all differs."""
-        changed = self.params or self.code or self.data
-        return self.verdict == comparison.IDENTICAL and not changed
+        """Whether its params and all its scores are the same, whatever code and data were touched before it."""
+        return self.verdict == comparison.IDENTICAL and not self.params
 
 
 @dataclass

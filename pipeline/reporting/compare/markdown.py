@@ -38,6 +38,8 @@ def render(comparison: Comparison, outcomes: Sequence[Outcome] = (), link: str |
     if listed:
         rows = [[text(cell) for cell in words.headline_row(run)] for run in listed]
         head += [*table(list(words.HEADLINES), rows, num_text=2), ""]
+    for sentence in words.unchanged(comparison):
+        head += [text(sentence), ""]
     tail = ["", f"<sub>{text(words.footnote(comparison))}</sub>", ""]
     details = [_details(run, link) for run in listed]
     return _fitted(head, details, [run.title for run in listed], tail)

@@ -39,7 +39,6 @@ def render(
         .render(
             comparison=comparison,
             runs=listed,
-            unchanged=[run.title for run in comparison.runs if run.is_unchanged],
             outcomes=outcomes,
             words=words,
             pairs={run.title: pairs(run) for run in listed},

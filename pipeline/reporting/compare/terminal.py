@@ -26,8 +26,14 @@ def show(comparison: Comparison, outcomes: Sequence[Outcome], width: int | None 
     console.print(Text(words.counts(comparison)))
     listed = [run for run in comparison.runs if not run.is_unchanged]
     if listed:
-        rows = [words.headline_row(run) for run in listed]
-        console.print(_table(words.HEADLINES, rows, [STYLES.get(run.verdict, "") for run in listed]))
+        place = words.HEADLINES.index("p")  # it stands in the table of the run
+        columns, *rows = [
+            [cell for index, cell in enumerate(row) if index != place]
+            for row in (words.HEADLINES, *(words.headline_row(run) for run in listed))
+        ]
+        console.print(_table(columns, rows, [STYLES.get(run.verdict, "") for run in listed]))
+    for sentence in words.unchanged(comparison):
+        console.print(Text(sentence))
     for run in listed:
         _show_run(console, run)
     for outcome in outcomes:

@@ -89,6 +89,19 @@ def _spread(one: SeedSpread | None) -> str:
     return f"{printed(one.mean)} ± {printed(one.std)} ({one.num})" if one else "n/a"
 
 
+def unchanged(comparison: Comparison) -> list[str]:
+    """One sentence each of the runs of which nothing needs to be told."""
+    quiet = [run for run in comparison.runs if run.is_unchanged]
+    touched = [run.title for run in quiet if run.code or run.data]
+    found = []
+    if rest := [run.title for run in quiet if not (run.code or run.data)]:
+        found.append(f"Nothing changed in: {', '.join(rest)}.")
+    if touched:
+        causes = dict.fromkeys(cause for run in quiet for cause in (*run.code, *run.data))
+        found.append(f"Identical, though {', '.join(causes)} changed: {', '.join(touched)}.")
+    return found
+
+
 def footnote(comparison: Comparison) -> str:
     """How the verdicts came about."""
     return (

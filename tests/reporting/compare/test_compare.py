@@ -57,7 +57,8 @@ def test_what_changed_is_only_what_the_run_reads(planted: Comparison) -> None:
     assert runs["same"].params == []
     # the dataset was written anew by `broken`, and stands before every run
     assert runs["same"].data == ["download@toy"]
-    assert not runs["same"].is_unchanged
+    assert runs["same"].is_unchanged
+    assert words.unchanged(planted) == ["Identical, though download@toy changed: same."]
 
 
 def test_the_difference_is_that_of_the_figures_and_lies_in_its_interval(planted: Comparison) -> None:
