@@ -92,7 +92,8 @@ def main() -> None:
     same = judged(columns, columns, asked.images)
     alarms = 0
     for seed in range(asked.pairs):
-        verdicts = judged(*equal_quality(40, 1000 + seed), 40, num_resamples=200)["verdicts"].values()
+        # of 12 metrics: fewer than 240 permutations could call nothing different after Holm's correction
+        verdicts = judged(*equal_quality(40, 1000 + seed), 40, num_resamples=400)["verdicts"].values()
         alarms += any(verdict not in (comparison.NO_EVIDENCE, comparison.NOT_TESTED) for verdict in verdicts)
     limit = round((1 - LEVEL) * asked.pairs)
     rows = [
