@@ -47,38 +47,89 @@ class Online(Section):
         flip: probability of a left-right flip, 0..1.
         crop: largest share of the side that a random crop takes away, 0 up to 1.
         mixup: alpha of the beta distribution that mixes pairs; 0 mixes none.
+        cutmix: alpha of the beta distribution of the area that a pair exchanges; 0 exchanges none.
+        cutout: side of the square that is blanked, as a share of the image's; 0 blanks none.
     """
 
     flip: Share = 0.0
     crop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    cutout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Distillation(Section):
+    """A student that learns from the answers of the run whose checkpoint is its input (Hinton et al. 2015).
+
+    Attributes:
+        temperature: by which both divide their logits.
+        weight: of the teacher's answers in the loss, 0..1; the labels have the rest.
+    """
+
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    weight: Share = 0.5
 
 
 class Training(Section):
     """How a network is trained: a run's own `training` over `defaults.training`.
 
     Attributes:
+        momentum: of sgd and rmsprop.
+        nesterov: sgd looks ahead by its momentum.
         warmup_epochs: epochs, whole or not, in which the learning rate rises to `lr`.
+        milestones: of the schedule `step`: shares of the training after each of which `lr` is multiplied by
+            `step_factor`.
+        batch_size: images; `auto`: the largest power of two that memory holds; `all`: the whole split at each step.
+        accumulate: batches whose gradients make one step.
         clip_norm: largest norm of the gradient; 0 does not clip.
         ema_decay: decay per step of the averaged weights; 0 keeps no average.
+        l1: weight in the loss of the sum of the absolute weights; with `weight_decay` an elastic net.
         backbone_lr_factor: learning rate of a pretrained backbone as a share of `lr`.
+        layer_decay: factor on the learning rate from each layer to the one before it; 1 treats all alike.
+        freeze: beginnings of names of parameters that stay as they are.
+        loss: of classification.
+        init: how weights begin, `pipeline/models/initialisation.py`; default: as the network's file says.
+        keep: the weights of the last epoch, or of the best by `monitor`.
+        monitor: a column of training.csv.
+        patience: epochs without a better `monitor` after which training ends; None: it never does early.
+        folds: so many parts of train and val, each held out once before the run itself is trained; 0: none.
+        retrain: once the best epoch is known, train anew on train and val, as long.
+        compile: through torch.compile.
         image_size: side that images are stretched to; None where all images share one size.
+        distillation: learn from the answers of the run that is the input.
         seeds: the run is trained once with each; the first one's answers are reported, the others say how far its
             scores depend on chance. Empty: `defaults.seed` alone.
     """
 
     epochs: Count
-    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"]
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop", "adagrad", "lbfgs"]
     lr: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0)]
-    schedule: Literal["cosine", "constant", "linear"]
+    schedule: Literal["cosine", "constant", "linear", "step", "inverse_sqrt"]
+    milestones: list[Share] = [0.5, 0.75]
+    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     warmup_epochs: Annotated[float, Field(ge=0)]
-    batch_size: Count
+    batch_size: Count | Literal["auto", "all"]
+    accumulate: Count = 1
     clip_norm: Annotated[float, Field(ge=0)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    l1: Annotated[float, Field(ge=0)] = 0.0
     backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    freeze: list[Name] = []
+    loss: Literal["cross_entropy", "hinge", "binary_cross_entropy"] = "cross_entropy"
+    init: Literal["default", "zeros", "small_gaussian", "xavier", "kaiming"] = "default"
+    keep: Literal["last", "best"] = "last"
+    monitor: Name = "val_loss"
+    patience: Count | None = None
+    folds: Annotated[int, Field(ge=0, le=100)] = 0
+    retrain: bool = False
+    compile: bool = False
     image_size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    distillation: Distillation | None = None
     online: Online = Online()
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = []
 
@@ -89,6 +140,7 @@ class Defaults(Section):
     Attributes:
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads that a stage computes with; the weights depend on it.
+        launch: what starts a training on many devices, such as `accelerate launch` or `torchrun --nproc-per-node 4`.
         training: the part of `Training` that a run's own section does not say.
     """
 
@@ -96,6 +148,7 @@ class Defaults(Section):
     precision: Literal["auto", "float32", "bfloat16"]
     threads: Annotated[int, Field(ge=1, le=1024)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    launch: str = ""
     training: Options
 
 
@@ -148,10 +201,17 @@ class Features(Section):
 
 
 class Prediction(Section):
-    """Which split a run predicts, and how many images at once."""
+    """Which split a run predicts, and how many images at once.
+
+    Attributes:
+        augment: views of each image over which a classifier's answers are averaged, besides the image itself.
+        ensemble: the answers of all `training.seeds` are averaged (deep ensembles, Lakshminarayanan et al. 2017).
+    """
 
     split: Split
     batch_size: Count
+    augment: list[Literal["flip", "shift"]] = []
+    ensemble: bool = False
 
 
 class ClassificationEvaluation(Section):
