@@ -7,7 +7,7 @@ import importlib
 import re
 from typing import NamedTuple
 
-TASKS = ("classification", "detection", "segmentation", "panoptic", "captioning", "generative")
+TASKS = ("classification", "detection", "segmentation", "regression", "panoptic", "captioning", "generative")
 
 
 class Metric(NamedTuple):

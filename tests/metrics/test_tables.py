@@ -18,6 +18,7 @@ from pipeline.metrics import (
     generative,
     lookup,
     panoptic,
+    regression,
     segmentation,
     table,
 )
@@ -26,7 +27,7 @@ from pipeline.structures import Objects, Segments
 
 NUM = 24
 NUM_CLASSES = {"classification": 12, "segmentation": 4, "panoptic": 4, "detection": 3}
-UNBOUNDED = {"log_loss", "brier", "cider", "density"} | {
+UNBOUNDED = {"log_loss", "brier", "cider", "density", "rmse", "mae", "rmse_mean"} | {
     name for name in table("generative") if name[:3] in ("fid", "kid")
 }
 WORDS = ["cat", "dog", "tree", "boat", "sun", "road", "hill", "lake", "bird"]
@@ -36,6 +37,8 @@ def truth(task, rng):
     """The truth of NUM images, one item each."""
     if task == "classification":
         return [index % 12 for index in range(NUM)]
+    if task == "regression":
+        return [float(value) for value in rng.normal(50, 20, NUM)]
     if task == "segmentation":
         return list(rng.integers(0, 4, (NUM, 8, 8)).astype(np.uint8))
     if task == "generative":
@@ -69,6 +72,8 @@ def spoilt(task, prediction, rng):
     if task == "classification":
         mixed = [scores + rng.uniform(0, 4, 12) for scores in prediction]
         return [scores / scores.sum() for scores in mixed]
+    if task == "regression":
+        return [value + error for value, error in zip(prediction, rng.normal(1, 4, NUM), strict=True)]
     if task == "segmentation":
         return [
             np.where(rng.random(m.shape) < 0.4, rng.integers(0, 4, m.shape), m).astype(np.uint8) for m in prediction
@@ -95,6 +100,9 @@ def judged(task, prediction, target):
         scores = np.array(prediction).reshape(-1, 12)
         options = {"scores": scores, "labels": np.array(target, np.int64)}
         return classification.metrics(**options), classification.per_image(**options)
+    if task == "regression":
+        options = {"values": np.array(prediction), "targets": np.array(target)}
+        return regression.metrics(**options), regression.per_image(**options)
     if task == "segmentation":
         pairs = zip(prediction, target, strict=True)
         counts = [segmentation.count(label_map=p, target=t, num_classes=num_classes)[1] for p, t in pairs]
@@ -162,7 +170,7 @@ def test_a_perfect_prediction_is_best(case):
             assert top[name] == pytest.approx(1)
         elif name not in UNBOUNDED:
             assert top[name] == pytest.approx(1 if metric.higher_is_better else 0), name
-        elif name in ("fid", "log_loss", "brier"):
+        elif name in ("fid", "log_loss", "brier", "rmse", "mae"):
             assert top[name] == pytest.approx(0, abs=1e-9), name
 
 
