@@ -23,15 +23,13 @@ from pipeline.document import Document, Location
 from pipeline.errors import ParamsError, did_you_mean
 
 PACKAGE = Path(__file__).parent
-TASKS = ("classification", "detection", "segmentation", "regression")
+TASKS = ("classification", "detection", "segmentation")
 GENERATIVE = "generative"
 HEADS = "heads"
-FITTED = (HEADS, "regression")
-"""Folders of models that are fitted at once to stored numbers, by their `model_params` alone."""
-INPUTS_OF = {HEADS: ("features",), "regression": ("features", "raw")}
-"""What these are fitted to: extracted features, or the numbers of a table."""
-LEARNT_BACKBONES = ("visual_words",)
-"""Backbones that are fitted to a dataset's own images."""
+TRIVIAL_FOILS = ("majority", "chance")
+"""Answers of a classifier that has not looked at the image."""
+TRIVIALLY_JUDGED = ("top1", "balanced_accuracy")
+"""The metrics that ask them for a class only, not for a ranking or probabilities."""
 
 Split = Literal["train", "val", "test"]
 Name = Annotated[str, StringConstraints(min_length=1)]
@@ -197,19 +195,13 @@ class Augmentation(Section):
 
 
 class Features(Section):
-    """A frozen backbone over a dataset.
-
-    Attributes:
-        image_size: side in pixels that images are resized to.
-        options: of a hand-made backbone, `pipeline/models/handmade.py`; networks have none.
-    """
+    """A frozen backbone over a dataset; `image_size` is the side in pixels that images are resized to."""
 
     inputs: Name
     backbone: Name
     weights: Name
     image_size: Annotated[int, Field(ge=1, le=8192)]
     batch_size: Count
-    options: Options = {}
 
 
 class Prediction(Section):
@@ -252,20 +244,15 @@ class SegmentationEvaluation(Section):
     """Nothing to choose: label maps are compared as they are."""
 
 
-class RegressionEvaluation(Section):
-    """Nothing to choose: numbers are compared as they are."""
-
-
 EVALUATIONS: dict[str, type[Section]] = {
     "classification": ClassificationEvaluation,
     "detection": DetectionEvaluation,
     "segmentation": SegmentationEvaluation,
-    "regression": RegressionEvaluation,
 }
 
 
 class Run(Section):
-    """A model on a dataset; `training` is None for those of FITTED, which their `model_params` alone decide."""
+    """A model on a dataset; `training` is None for heads, which scikit-learn fits by their `model_params` alone."""
 
     model: Name
     dataset: Name
@@ -273,11 +260,11 @@ class Run(Section):
     model_params: Options
     training: Training | None
     prediction: Prediction
-    evaluation: ClassificationEvaluation | DetectionEvaluation | SegmentationEvaluation | RegressionEvaluation
+    evaluation: ClassificationEvaluation | DetectionEvaluation | SegmentationEvaluation
 
     @property
     def task(self) -> str:
-        """One of TASKS."""
+        """classification, detection or segmentation."""
         return task_of(self.model)
 
 
@@ -342,6 +329,23 @@ class Robustness(Section):
     num_images: Count | None = None
 
 
+class Contrast(Section):
+    """An idea beside what it is held against, so that a reader sees what it does.
+
+    Attributes:
+        idea: a run or a generator.
+        foil: another one of the same task, dataset and split; or for a classifier `majority`, the answer that every
+            image is of the most frequent class of the training split, or `chance`, a class drawn evenly.
+        metric: of the task, one of which it is said which way is better.
+        claim: what is said of the idea, in one sentence.
+    """
+
+    idea: Name
+    foil: Name
+    metric: Name
+    claim: Name
+
+
 class Gate(Section):
     """A limit on one metric of a comparison.
 
@@ -390,6 +394,7 @@ class Params(Section):
     generators: dict[str, Generator]
     visualisations: dict[str, Visualisation]
     robustness: dict[str, Robustness] = {}
+    contrasts: dict[str, Contrast] = {}
     compare: Compare = Compare()
     resources: dict[str, Resources] = {}
 
@@ -422,11 +427,6 @@ def task_of(model: str) -> str:
     """The task of a model's folder; heads on features classify."""
     folder = model.partition("/")[0]
     return "classification" if folder == HEADS else folder
-
-
-def is_fitted(model: str) -> bool:
-    """Whether a model is fitted to stored numbers instead of trained on images."""
-    return model.partition("/")[0] in FITTED
 
 
 def load(path: Path = paths.PARAMS) -> Params:
@@ -483,6 +483,7 @@ class _Checker:
             "generators": self._entries("generators", partial(self._learner, Generator, shared)),
             "visualisations": self._entries("visualisations", partial(self._section, Visualisation)),
             "robustness": self._entries("robustness", partial(self._section, Robustness)),
+            "contrasts": self._entries("contrasts", partial(self._section, Contrast)),
             "resources": self._entries("resources", partial(self._section, Resources), pattern=r"[a-z0-9_@]+"),
         }
         compare = self._section(Compare, self.content.get("compare", {}), ("compare",))
@@ -544,9 +545,9 @@ class _Checker:
         model = entry["model"]
         self._check_model(schema, model, (*at, "model"))
         entry = dict(entry)
-        if is_fitted(model) and isinstance(entry.get("training"), dict):
+        if model.startswith(f"{HEADS}/") and isinstance(entry.get("training"), dict):
             for key in entry["training"]:
-                message = f"{model} is fitted by its model_params; fix: write `training: {{}}`"
+                message = "a head is fitted by its model_params; fix: write `training: {}`"
                 self.faults.append(_Fault((*at, "training", key), message))
             entry["training"] = None
         elif isinstance(entry.get("training"), dict):
@@ -576,11 +577,21 @@ def methods() -> dict[str, list[str]]:
 
 
 def table_keys(file: str, table: str) -> list[str] | None:
-    """The keys of a module's annotated dict, read without importing it; None where it has no such table."""
+    """The keys of a module's dict, read without importing it; None where it has no such table."""
+    entries = _table(file, table)
+    return None if entries is None else [name for name, _ in entries]
+
+
+def _table(file: str, table: str) -> list[tuple[str, ast.expr]] | None:
+    """The keys of a module's dict and what its values are written as; None where it has no such table."""
     for statement in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == table:
-            keys = statement.value.keys if isinstance(statement.value, ast.Dict) else []
-            return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
+        if not isinstance(statement, ast.AnnAssign | ast.Assign):
+            continue
+        target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
+        if ast.unparse(target) == table:
+            value = statement.value
+            pairs = zip(value.keys, value.values, strict=True) if isinstance(value, ast.Dict) else ()
+            return [(str(key.value), entry) for key, entry in pairs if isinstance(key, ast.Constant)]
     return None
 
 
@@ -644,13 +655,14 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
             at = ("features", name, "weights")
             yield _Fault(at, f"outside the project ({features.weights!r}); fix: copy it in and name it from there")
     for name, run in params.runs.items():
-        kinds = INPUTS_OF.get(run.model.partition("/")[0], ("raw", "augmented"))
+        kinds = ("features",) if run.model.startswith(f"{HEADS}/") else ("raw", "augmented")
         yield from _inputs_faults(params, ("runs", name), run.inputs, kinds, run.dataset)
     for name, generator in params.generators.items():
         at = ("generators", name)
         yield from _inputs_faults(params, at, generator.inputs, ("raw", "augmented"), generator.dataset)
         yield from _features_faults(params, at, generator)
     yield from _robustness_faults(params)
+    yield from _contrast_faults(params)
     yield from _resources_faults(params)
     modules = methods()
     for name, visualisation in params.visualisations.items():
@@ -672,12 +684,60 @@ def _robustness_faults(params: Params) -> Iterator[_Fault]:
             yield _Fault((*at, "run"), f"no run {entry.run!r}; {did_you_mean(entry.run, params.runs)}")
         elif entry.dataset != (derived := params.runs[entry.run].dataset):
             yield _Fault((*at, "dataset"), f"its run is of {derived!r} ({entry.dataset!r}); fix: write {derived}")
-        elif is_fitted(params.runs[entry.run].model) and params.runs[entry.run].inputs == f"raw/{derived}":
-            yield _Fault((*at, "run"), f"{entry.run!r} reads the numbers of a table, not its images; fix: another run")
         for index, corruption in enumerate(entry.corruptions):
             if corruption not in choices:
                 place = (*at, "corruptions", index)
                 yield _Fault(place, f"no corruption {corruption!r}; {did_you_mean(corruption, choices)}")
+
+
+def _contrast_faults(params: Params) -> Iterator[_Fault]:
+    learners = params.learners
+    for name, entry in params.contrasts.items():
+        at = ("contrasts", name)
+        if entry.idea not in learners:
+            yield _Fault((*at, "idea"), f"no run or generator {entry.idea!r}; {did_you_mean(entry.idea, learners)}")
+            continue
+        idea, foil = learners[entry.idea], learners.get(entry.foil)
+        metrics = _directed_metrics(idea)
+        place = (*at, "foil")
+        if foil is not None:
+            pairs = {
+                "task": (idea.task, foil.task),
+                "dataset": (idea.dataset, foil.dataset),
+                "split": (_judged_on(idea), _judged_on(foil)),
+            }
+            unequal = [what for what, (ours, theirs) in pairs.items() if ours != theirs]
+            if entry.foil == entry.idea:
+                yield _Fault(place, f"the idea itself ({entry.foil!r}); fix: name another run")
+            elif unequal:
+                ours, theirs = pairs[unequal[0]]
+                message = f"its {unequal[0]} is {theirs}, the idea's {ours} ({entry.foil!r}); fix: name one of {ours}"
+                yield _Fault(place, message)
+        elif entry.foil not in TRIVIAL_FOILS:
+            near = did_you_mean(entry.foil, [*learners, *TRIVIAL_FOILS])
+            yield _Fault(place, f"no run or generator {entry.foil!r}; {near}")
+        elif idea.task != "classification":
+            yield _Fault(place, f"an answer to classification ({entry.foil!r}); fix: name a run of {idea.task}")
+        else:
+            metrics = [metric for metric in metrics if metric in TRIVIALLY_JUDGED]
+        if entry.metric not in metrics:
+            message = (
+                f"no metric of {idea.task} to judge this by ({entry.metric!r}); {did_you_mean(entry.metric, metrics)}"
+            )
+            yield _Fault((*at, "metric"), message)
+
+
+def _judged_on(learner: Run | Generator) -> str:
+    return learner.prediction.split if isinstance(learner, Run) else learner.evaluation.reference
+
+
+def _directed_metrics(learner: Run | Generator) -> list[str]:
+    """The metrics of its task of which it is said which way is better; read without importing them."""
+    entries = _table(f"metrics/{learner.task}.py", "METRICS") or []
+    found = [name for name, metric in entries if isinstance(metric, ast.Call) and ast.unparse(metric.args[0]) != "None"]
+    if isinstance(learner, Run) and isinstance(learner.evaluation, ClassificationEvaluation):
+        return [f"top{learner.evaluation.top_k}" if name == "top5" else name for name in found]
+    return found
 
 
 def _resources_faults(params: Params) -> Iterator[_Fault]:
@@ -745,8 +805,6 @@ def _features_faults(params: Params, entry: Location, generator: Generator) -> I
         derived = params.dataset_of(f"features/{generator.features}")
     except (KeyError, RecursionError):
         return
-    if (backbone := params.features[generator.features].backbone) in LEARNT_BACKBONES:
-        yield _Fault(at, f"{backbone!r} is fitted to real images and cannot judge samples; fix: a pretrained backbone")
     if derived != generator.dataset:
         yield _Fault(
             at, f"features of {derived!r}, not of {generator.dataset!r}; fix: name features of {generator.dataset}"

@@ -301,7 +301,6 @@ def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
     }
     assert supplied == {
         "Defaults.launch": "",
-        "Features.options": {},
         "DetectionEvaluation.engine": "native",
         "DetectionEvaluation.suppression": "greedy",
         "Distillation.temperature": 2.0,
@@ -374,4 +373,53 @@ def test_robustness_may_be_absent_or_name_a_run(write: Write) -> None:
 def test_fault_of_robustness_is_told_with_its_key(write: Write, old: str, new: str, at: str, what: str) -> None:
     text = message(write((old, new), text=WITHOUT + SHAKEN))
     assert f" robustness.shaken.{at}: " in text
+    assert what in text
+
+
+CONTRASTED = """contrasts:
+  depth:
+    idea: resnet
+    foil: linear
+    metric: top1
+    claim: A network sees more than a line.
+"""
+
+
+def test_contrasts_may_be_absent_or_name_two_runs(write: Write) -> None:
+    assert load(write()).contrasts == {}
+    entry = load(write(text=TOY + CONTRASTED)).contrasts["depth"]
+    assert (entry.idea, entry.foil, entry.metric) == ("resnet", "linear", "top1")
+
+
+@pytest.mark.parametrize("foil", ["majority", "chance"])
+def test_a_contrast_with_an_answer_without_learning_is_judged_by_classes_alone(write: Write, foil: str) -> None:
+    replaced = ("foil: linear", f"foil: {foil}")
+    assert load(write(replaced, text=TOY + CONTRASTED)).contrasts["depth"].foil == foil
+    text = message(write(replaced, ("metric: top1", "metric: log_loss"), text=TOY + CONTRASTED))
+    assert "contrasts.depth.metric: no metric of classification to judge this by ('log_loss')" in text
+
+
+@pytest.mark.parametrize(
+    ("replaced", "at", "what"),
+    [
+        ([("idea: resnet", "idea: resnett")], "idea", "no run or generator 'resnett'; did you mean 'resnet'?"),
+        ([("foil: linear", "foil: majorty")], "foil", "no run or generator 'majorty'; did you mean 'majority'?"),
+        ([("foil: linear", "foil: resnet")], "foil", "the idea itself ('resnet'); fix: name another run"),
+        ([("foil: linear", "foil: fcos")], "foil", "its task is detection, the idea's classification ('fcos')"),
+        ([("idea: resnet", "idea: fcos"), ("foil: linear", "foil: chance")], "foil", "an answer to classification"),
+        (
+            [("split: test", "split: val")],
+            "foil",
+            "its split is val, the idea's test ('linear'); fix: name one of test",
+        ),
+        ([("metric: top1", "metric: top2")], "metric", "to judge this by ('top2'); did you mean 'top"),
+        ([("idea: resnet", "idea: vae"), ("metric: top1", "metric: fid_noise")], "foil", "its task is classification"),
+        ([("claim: A", "clam: A")], "clam", "unknown key; did you mean 'claim'?"),
+    ],
+)
+def test_fault_of_a_contrast_is_told_with_its_key(
+    write: Write, replaced: list[tuple[str, str]], at: str, what: str
+) -> None:
+    text = message(write(*replaced, text=TOY + CONTRASTED))
+    assert f" contrasts.depth.{at}: " in text
     assert what in text
