@@ -23,13 +23,19 @@ from pipeline.document import Document, Location
 from pipeline.errors import ParamsError, did_you_mean
 
 PACKAGE = Path(__file__).parent
-TASKS = ("classification", "detection", "segmentation")
+TASKS = ("classification", "detection", "segmentation", "regression")
 GENERATIVE = "generative"
 HEADS = "heads"
 TRIVIAL_FOILS = ("majority", "chance")
 """Answers of a classifier that has not looked at the image."""
 TRIVIALLY_JUDGED = ("top1", "balanced_accuracy")
 """The metrics that ask them for a class only, not for a ranking or probabilities."""
+FITTED = (HEADS, "regression")
+"""Folders of models that are fitted at once to stored numbers, by their `model_params` alone."""
+INPUTS_OF = {HEADS: ("features",), "regression": ("features", "raw")}
+"""What these are fitted to: extracted features, or the numbers of a table."""
+LEARNT_BACKBONES = ("visual_words",)
+"""Backbones that are fitted to a dataset's own images."""
 
 Split = Literal["train", "val", "test"]
 Name = Annotated[str, StringConstraints(min_length=1)]
@@ -195,13 +201,19 @@ class Augmentation(Section):
 
 
 class Features(Section):
-    """A frozen backbone over a dataset; `image_size` is the side in pixels that images are resized to."""
+    """A frozen backbone over a dataset.
+
+    Attributes:
+        image_size: side in pixels that images are resized to.
+        options: of a hand-made backbone, `pipeline/models/handmade.py`; networks have none.
+    """
 
     inputs: Name
     backbone: Name
     weights: Name
     image_size: Annotated[int, Field(ge=1, le=8192)]
     batch_size: Count
+    options: Options = {}
 
 
 class Prediction(Section):
@@ -244,15 +256,20 @@ class SegmentationEvaluation(Section):
     """Nothing to choose: label maps are compared as they are."""
 
 
+class RegressionEvaluation(Section):
+    """Nothing to choose: numbers are compared as they are."""
+
+
 EVALUATIONS: dict[str, type[Section]] = {
     "classification": ClassificationEvaluation,
     "detection": DetectionEvaluation,
     "segmentation": SegmentationEvaluation,
+    "regression": RegressionEvaluation,
 }
 
 
 class Run(Section):
-    """A model on a dataset; `training` is None for heads, which scikit-learn fits by their `model_params` alone."""
+    """A model on a dataset; `training` is None for those of FITTED, which their `model_params` alone decide."""
 
     model: Name
     dataset: Name
@@ -260,11 +277,11 @@ class Run(Section):
     model_params: Options
     training: Training | None
     prediction: Prediction
-    evaluation: ClassificationEvaluation | DetectionEvaluation | SegmentationEvaluation
+    evaluation: ClassificationEvaluation | DetectionEvaluation | SegmentationEvaluation | RegressionEvaluation
 
     @property
     def task(self) -> str:
-        """classification, detection or segmentation."""
+        """One of TASKS."""
         return task_of(self.model)
 
 
@@ -429,6 +446,11 @@ def task_of(model: str) -> str:
     return "classification" if folder == HEADS else folder
 
 
+def is_fitted(model: str) -> bool:
+    """Whether a model is fitted to stored numbers instead of trained on images."""
+    return model.partition("/")[0] in FITTED
+
+
 def load(path: Path = paths.PARAMS) -> Params:
     """Reads and checks params.yaml.
 
@@ -545,9 +567,9 @@ class _Checker:
         model = entry["model"]
         self._check_model(schema, model, (*at, "model"))
         entry = dict(entry)
-        if model.startswith(f"{HEADS}/") and isinstance(entry.get("training"), dict):
+        if is_fitted(model) and isinstance(entry.get("training"), dict):
             for key in entry["training"]:
-                message = "a head is fitted by its model_params; fix: write `training: {}`"
+                message = f"{model} is fitted by its model_params; fix: write `training: {{}}`"
                 self.faults.append(_Fault((*at, "training", key), message))
             entry["training"] = None
         elif isinstance(entry.get("training"), dict):
@@ -655,7 +677,7 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
             at = ("features", name, "weights")
             yield _Fault(at, f"outside the project ({features.weights!r}); fix: copy it in and name it from there")
     for name, run in params.runs.items():
-        kinds = ("features",) if run.model.startswith(f"{HEADS}/") else ("raw", "augmented")
+        kinds = INPUTS_OF.get(run.model.partition("/")[0], ("raw", "augmented"))
         yield from _inputs_faults(params, ("runs", name), run.inputs, kinds, run.dataset)
     for name, generator in params.generators.items():
         at = ("generators", name)
@@ -684,6 +706,8 @@ def _robustness_faults(params: Params) -> Iterator[_Fault]:
             yield _Fault((*at, "run"), f"no run {entry.run!r}; {did_you_mean(entry.run, params.runs)}")
         elif entry.dataset != (derived := params.runs[entry.run].dataset):
             yield _Fault((*at, "dataset"), f"its run is of {derived!r} ({entry.dataset!r}); fix: write {derived}")
+        elif is_fitted(params.runs[entry.run].model) and params.runs[entry.run].inputs == f"raw/{derived}":
+            yield _Fault((*at, "run"), f"{entry.run!r} reads the numbers of a table, not its images; fix: another run")
         for index, corruption in enumerate(entry.corruptions):
             if corruption not in choices:
                 place = (*at, "corruptions", index)
@@ -805,6 +829,8 @@ def _features_faults(params: Params, entry: Location, generator: Generator) -> I
         derived = params.dataset_of(f"features/{generator.features}")
     except (KeyError, RecursionError):
         return
+    if (backbone := params.features[generator.features].backbone) in LEARNT_BACKBONES:
+        yield _Fault(at, f"{backbone!r} is fitted to real images and cannot judge samples; fix: a pretrained backbone")
     if derived != generator.dataset:
         yield _Fault(
             at, f"features of {derived!r}, not of {generator.dataset!r}; fix: name features of {generator.dataset}"

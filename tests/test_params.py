@@ -301,6 +301,7 @@ def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
     }
     assert supplied == {
         "Defaults.launch": "",
+        "Features.options": {},
         "DetectionEvaluation.engine": "native",
         "DetectionEvaluation.suppression": "greedy",
         "Distillation.temperature": 2.0,
