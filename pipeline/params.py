@@ -269,7 +269,12 @@ EVALUATIONS: dict[str, type[Section]] = {
 
 
 class Run(Section):
-    """A model on a dataset; `training` is None for those of FITTED, which their `model_params` alone decide."""
+    """A model on a dataset; `training` is None for those of FITTED, which their `model_params` alone decide.
+
+    Attributes:
+        inputs: images or features; or `checkpoints/RUN`, from whose weights a network begins or, with
+            `training.distillation`, from whose answers it learns.
+    """
 
     model: Name
     dataset: Name
@@ -283,6 +288,17 @@ class Run(Section):
     def task(self) -> str:
         """One of TASKS."""
         return task_of(self.model)
+
+    @property
+    def parent(self) -> str | None:
+        """The run whose checkpoint is the input; None where there is none."""
+        kind, _, name = self.inputs.partition("/")
+        return name if kind == "checkpoints" else None
+
+    @property
+    def images(self) -> str:
+        """The place of its images: the inputs, or the raw store of its dataset where the inputs are a checkpoint."""
+        return self.inputs if self.parent is None else f"raw/{self.dataset}"
 
 
 class Sampling(Section):
@@ -315,6 +331,11 @@ class Generator(Section):
     def task(self) -> str:
         """Always "generative"."""
         return task_of(self.model)
+
+    @property
+    def images(self) -> str:
+        """The place of its images."""
+        return self.inputs
 
 
 class Visualisation(Section):
@@ -677,12 +698,18 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
             at = ("features", name, "weights")
             yield _Fault(at, f"outside the project ({features.weights!r}); fix: copy it in and name it from there")
     for name, run in params.runs.items():
-        kinds = INPUTS_OF.get(run.model.partition("/")[0], ("raw", "augmented"))
-        yield from _inputs_faults(params, ("runs", name), run.inputs, kinds, run.dataset)
+        kinds = INPUTS_OF.get(run.model.partition("/")[0], ("raw", "augmented", "checkpoints"))
+        # one that begins at a checkpoint says by itself which data it goes on with
+        expected = run.dataset if run.parent is None else None
+        yield from _inputs_faults(params, ("runs", name), run.inputs, kinds, expected)
+        yield from _parent_faults(params, name, run)
+        yield from _prediction_faults(name, run)
     for name, generator in params.generators.items():
         at = ("generators", name)
         yield from _inputs_faults(params, at, generator.inputs, ("raw", "augmented"), generator.dataset)
         yield from _features_faults(params, at, generator)
+        if generator.training.distillation is not None:
+            yield _Fault((*at, "training", "distillation"), "only classifiers are distilled; fix: leave it out")
     yield from _robustness_faults(params)
     yield from _contrast_faults(params)
     yield from _resources_faults(params)
@@ -696,6 +723,57 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
             yield _Fault((*at, "module"), f"no module {module!r}; {did_you_mean(module, modules)}")
         elif method not in modules[module]:
             yield _Fault((*at, "method"), f"no method {method!r}; {did_you_mean(method, modules[module])}")
+
+
+def _parent_faults(params: Params, name: str, run: Run) -> Iterator[_Fault]:
+    """What is wrong with a run that begins at another one's checkpoint, or should."""
+    at: Location = ("runs", name, "inputs")
+    distilled = run.training is not None and run.training.distillation is not None
+    if run.parent is None:
+        if distilled:
+            place = ("runs", name, "training", "distillation")
+            yield _Fault(place, f"no teacher, its inputs are {run.inputs!r}; fix: write inputs: checkpoints/RUN")
+        return
+    if run.parent in params.generators or (run.parent in params.runs and params.runs[run.parent].training is None):
+        model = params.learners[run.parent].model
+        yield _Fault(at, f"{model} has no network to begin from; fix: name a run of a network")
+        return
+    if run.dataset not in params.datasets:
+        yield _Fault(
+            ("runs", name, "dataset"), f"no dataset {run.dataset!r}; {did_you_mean(run.dataset, params.datasets)}"
+        )
+    if run.parent not in params.runs:
+        return  # told as an input that is not there
+    parent = params.runs[run.parent]
+    if parent.task != run.task:
+        yield _Fault(at, f"a run of {parent.task}, this one is of {run.task}; fix: name one of {run.task}")
+    elif distilled and run.task != "classification":
+        place = ("runs", name, "training", "distillation")
+        yield _Fault(place, f"only classifiers are distilled, not {run.task}; fix: leave it out")
+    elif distilled and parent.dataset != run.dataset:
+        yield _Fault(
+            ("runs", name, "dataset"),
+            f"its teacher is of {parent.dataset!r} ({run.dataset!r}); fix: write {parent.dataset}",
+        )
+    seen, above = {name}, run.parent
+    while above in params.runs:
+        if above in seen:
+            yield _Fault(at, "begins at itself; fix: begin one of them at raw/NAME")
+            return
+        seen.add(above)
+        above = params.runs[above].parent or ""
+
+
+def _prediction_faults(name: str, run: Run) -> Iterator[_Fault]:
+    at = ("runs", name, "prediction")
+    averages = run.task == "classification" and run.training is not None
+    if run.prediction.augment and not averages:
+        yield _Fault((*at, "augment"), f"answers of {run.model} are not averaged over views; fix: leave it out")
+    if run.prediction.ensemble and not averages:
+        yield _Fault((*at, "ensemble"), f"answers of {run.model} are not averaged over seeds; fix: leave it out")
+    elif run.prediction.ensemble and run.training is not None and len(run.training.seeds) < 2:
+        num = len(run.training.seeds)
+        yield _Fault((*at, "ensemble"), f"of {num} seeds; fix: write two or more in training.seeds")
 
 
 def _robustness_faults(params: Params) -> Iterator[_Fault]:

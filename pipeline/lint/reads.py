@@ -17,7 +17,7 @@ from pipeline.lint.imports import tree
 from pipeline.params import Generator, Params, Run, Section
 
 LEARNER = {"learner": (Run, Generator)}  # methods of Params and what they give
-PROPERTIES = {"task": "model"}  # of entries, and the key that they are made of
+PROPERTIES = {"task": "model", "parent": "inputs", "images": "inputs"}  # of entries, and the key that they are made of
 
 
 class Read(NamedTuple):

@@ -53,7 +53,7 @@ def _predict(params: Params, entry: Run, checkpoint: checkpoints.Checkpoint) -> 
     from pipeline.data.store import Store
 
     network = Network(params, checkpoint)
-    split = Store(paths.inputs(entry.inputs)).split(entry.prediction.split)
+    split = Store(paths.inputs(entry.images)).split(entry.prediction.split)
     loader = Loader(split, entry.prediction.batch_size, network.image_size)
     for batch in progress(loader.batches(), "predict", len(loader)):
         for image_id, row in zip(batch.image_ids, network.rows(batch), strict=True):

@@ -19,7 +19,7 @@ from pipeline.reporting.compare.revisions import Revision
 from pipeline.reporting.scores import kind, kind_of
 
 MAPPINGS = {"runs": paths.run_report, "generators": paths.generator_report}
-UPSTREAM = {"augmented": "augmentations", "features": "features", "raw": "datasets"}
+UPSTREAM = {"augmented": "augmentations", "checkpoints": "runs", "features": "features", "raw": "datasets"}
 STAGES_OF = {
     "runs": ("train", "predict", "evaluate"),
     "generators": ("train_generator", "sample", "evaluate_generator"),
