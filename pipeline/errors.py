@@ -10,6 +10,10 @@ class PipelineError(Exception):
     exit_code = 1
 
 
+class DivergedError(PipelineError):
+    """A loss, gradient or weight that is not finite any more; a search counts such a trial and goes on."""
+
+
 class ParamsError(PipelineError):
     """A fault in params.yaml or on the command line; exit code 2."""
 

@@ -384,6 +384,58 @@ class Contrast(Section):
     claim: Name
 
 
+class Range(Section):
+    """An interval of numbers.
+
+    Attributes:
+        low, high: both belong to it.
+        log: spread evenly in the logarithm, as learning rates and decays should be.
+        integer: whole numbers only.
+        steps: of a grid: so many values at even steps, ends included.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+    steps: Annotated[int, Field(ge=2, le=10**6)] | None = None
+
+
+class Choices(Section):
+    """Values of any kind, of which one is taken."""
+
+    choices: Annotated[list[Any], Field(min_length=1)]
+
+
+class Search(Section):
+    """A search for the options of a run that do best on its validation split.
+
+    Attributes:
+        run: of `runs`; `model`, `dataset` and `inputs` are those of the run.
+        space: from dotted keys of the run (`training.lr`, `model_params.layers`) to what is tried.
+        method: grid: the whole product; random: independent draws (Bergstra and Bengio 2012); bayesian: draws where
+            earlier trials did well (tree-structured Parzen estimator, Bergstra et al. 2011).
+        trials: how many; a grid has as many as its product.
+        metric: a column `val_...` of training.csv.
+        epochs: of each trial; None: as many as the run has.
+        pruning: median: a trial that is worse than the median of those before it at the same epoch ends early.
+        storage: an address as SQLAlchemy has them, that many machines share, or `$NAME` of the environment variable
+            that holds it; empty: a file of this machine.
+    """
+
+    run: Name
+    model: Name
+    dataset: Name
+    inputs: Name
+    space: Annotated[dict[str, Range | Choices], Field(min_length=1)]
+    method: Literal["grid", "random", "bayesian"]
+    metric: Name
+    trials: Count | None = None
+    epochs: Count | None = None
+    pruning: Literal["none", "median"] = "none"
+    storage: str = ""
+
+
 class Gate(Section):
     """A limit on one metric of a comparison.
 
@@ -433,6 +485,7 @@ class Params(Section):
     visualisations: dict[str, Visualisation]
     robustness: dict[str, Robustness] = {}
     contrasts: dict[str, Contrast] = {}
+    searches: dict[str, Search] = {}
     compare: Compare = Compare()
     resources: dict[str, Resources] = {}
 
@@ -527,6 +580,7 @@ class _Checker:
             "visualisations": self._entries("visualisations", partial(self._section, Visualisation)),
             "robustness": self._entries("robustness", partial(self._section, Robustness)),
             "contrasts": self._entries("contrasts", partial(self._section, Contrast)),
+            "searches": self._entries("searches", self._search),
             "resources": self._entries("resources", partial(self._section, Resources), pattern=r"[a-z0-9_@]+"),
         }
         compare = self._section(Compare, self.content.get("compare", {}), ("compare",))
@@ -600,6 +654,17 @@ class _Checker:
             entry["evaluation"] = evaluation and self._section(evaluation, entry["evaluation"], (*at, "evaluation"))
         told = {key for key in ("training", "evaluation") if entry.get(key, "") is None}
         return self._section(schema, entry, at, told=told)
+
+    def _search(self, entry: Any, at: Location) -> Any:
+        """A search; what is tried is read as a range or as choices, so that the faults told are of the one meant."""
+        if isinstance(entry, dict) and isinstance(entry.get("space"), dict):
+            entry = dict(entry)
+            for key, tried in entry["space"].items():
+                schema = Choices if isinstance(tried, dict) and "choices" in tried else Range
+                entry["space"] = {**entry["space"], key: self._section(schema, tried, (*at, "space", key))}
+            if None in entry["space"].values():
+                return None
+        return self._section(Search, entry, at)
 
     def _check_model(self, schema: type[Run | Generator], model: str, at: Location) -> None:
         folders = (GENERATIVE,) if schema is Generator else (HEADS, *TASKS)
@@ -712,6 +777,7 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
             yield _Fault((*at, "training", "distillation"), "only classifiers are distilled; fix: leave it out")
     yield from _robustness_faults(params)
     yield from _contrast_faults(params)
+    yield from _search_faults(params)
     yield from _resources_faults(params)
     modules = methods()
     for name, visualisation in params.visualisations.items():
@@ -842,9 +908,104 @@ def _directed_metrics(learner: Run | Generator) -> list[str]:
     return found
 
 
+SINGLE = ("seeds", "folds", "retrain", "keep", "distillation", "compile")
+"""Keys of `training` that say what is made of a training, not how it goes; they are not searched."""
+
+
+def _search_faults(params: Params) -> Iterator[_Fault]:
+    for name, entry in params.searches.items():
+        at: Location = ("searches", name)
+        run = params.runs.get(entry.run)
+        if run is None:
+            yield _Fault((*at, "run"), f"no run {entry.run!r}; {did_you_mean(entry.run, params.runs)}")
+            continue
+        for key in ("model", "dataset", "inputs"):
+            given, of_run = getattr(entry, key), getattr(run, key)
+            if given != of_run:
+                yield _Fault((*at, key), f"that of its run is {of_run!r} ({given!r}); fix: write {of_run}")
+        if not entry.metric.startswith("val_"):
+            yield _Fault((*at, "metric"), f"not of the validation split ({entry.metric!r}); fix: write val_loss")
+        if entry.method == "grid" and entry.trials is not None:
+            yield _Fault((*at, "trials"), f"a grid tries all of its product ({entry.trials}); fix: leave it out")
+        if entry.method != "grid" and entry.trials is None:
+            yield _Fault(at, "no 'trials'; fix: write `trials: ...` there", True)
+        if entry.epochs is not None and run.training is None:
+            yield _Fault((*at, "epochs"), f"{run.model} has none ({entry.epochs}); fix: leave it out")
+        for key, tried in entry.space.items():
+            yield from _tried_faults(entry, run, key, tried, (*at, "space", key))
+
+
+def _tried_faults(search: Search, run: Run, key: str, tried: Range | Choices, at: Location) -> Iterator[_Fault]:
+    """What is wrong with one key of a space: whether the run has it, and whether the values fit it."""
+    if isinstance(tried, Range):
+        if not tried.low < tried.high:
+            yield _Fault((*at, "high"), f"not above low ({tried.high:g}, low {tried.low:g}); fix: swap them")
+            return
+        if tried.log and tried.low <= 0:
+            yield _Fault((*at, "low"), f"has no logarithm ({tried.low:g}); fix: write a number above 0")
+            return
+        if tried.integer and not (tried.low.is_integer() and tried.high.is_integer()):
+            yield _Fault((*at, "low"), f"not whole ({tried.low:g} to {tried.high:g}); fix: write whole numbers")
+            return
+        if search.method == "grid" and tried.steps is None:
+            yield _Fault(at, "no 'steps', which a grid needs; fix: write `steps: ...` or `choices: ...` there", True)
+        if search.method != "grid" and tried.steps is not None:
+            yield _Fault((*at, "steps"), f"only a grid has steps ({tried.steps}); fix: leave it out")
+        values: list[Any] = [int(end) if tried.integer else end for end in (tried.low, tried.high)]
+    else:
+        values = tried.choices
+        if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+            yield _Fault((*at, "choices"), "a choice stands there twice; fix: keep one")
+    part, _, inner = key.partition(".")
+    if part == "model_params" and inner:
+        options = _options_of(run.model)
+        if options is not None and inner not in options:
+            yield _Fault(at, f"{run.model} has no option {inner!r}; {did_you_mean(inner, options)}")
+    elif part == "training" and inner and run.training is not None:
+        yield from _training_faults(run.training, inner.split("."), values, at)
+    else:
+        allowed = "model_params.KEY" if run.training is None else "training.KEY or model_params.KEY"
+        yield _Fault(at, f"no such key of a run that can be searched; fix: write {allowed}")
+
+
+def _training_faults(training: Training, keys: list[str], values: list[Any], at: Location) -> Iterator[_Fault]:
+    schema: Any = Training
+    for index, key in enumerate(keys):
+        fields = [name for name in getattr(schema, "model_fields", {}) if schema is not Training or name not in SINGLE]
+        if key not in fields:
+            where = ".".join(["training", *keys[:index]])
+            yield _Fault(at, f"no {key!r} in {where} that can be searched; {did_you_mean(key, fields)}")
+            return
+        schema = schema.model_fields[key].annotation
+    for value in values:
+        try:
+            Training.model_validate(with_value(training.model_dump(), keys, value))
+        except ValidationError as error:
+            yield _Fault(at, _explain(Training, error.errors()[0]))
+            return
+
+
+def with_value(content: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """A nested mapping with another value at the end of a path of keys."""
+    first, *rest = keys
+    return {**content, first: with_value(content.get(first) or {}, rest, value) if rest else value}
+
+
+def _options_of(model: str) -> list[str] | None:
+    """The keys of a model's `model_params`, read without importing its file; None where it takes any."""
+    for statement in ast.parse((PACKAGE / "models" / f"{model}.py").read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.FunctionDef) and statement.name in ("build", "fit"):
+            takes_any = statement.args.kwarg is not None
+            return None if takes_any else [argument.arg for argument in statement.args.kwonlyargs]
+    return None
+
+
 def _resources_faults(params: Params) -> Iterator[_Fault]:
     verbs = plug_ins("stages")
-    sections = ("datasets", "augmentations", "features", "runs", "generators", "visualisations", "robustness")
+    sections = (
+        *("datasets", "augmentations", "features", "runs", "generators", "visualisations", "robustness"),
+        "searches",
+    )
     names = list(dict.fromkeys(name for section in sections for name in getattr(params, section)))
     for key in params.resources:
         verb, _, name = key.partition("@")

@@ -90,6 +90,11 @@ def robustness_report(name: str) -> Path:
     return REPORTS / "robustness" / name
 
 
+def search_report(name: str) -> Path:
+    """The trials of a search, its best options and pictures."""
+    return REPORTS / "searches" / name
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path` (a file or a folder) and renames it to `path` at the end.

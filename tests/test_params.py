@@ -314,6 +314,13 @@ def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
         "Prediction.augment": [],
         "Prediction.ensemble": False,
         "Robustness.num_images": None,
+        "Range.integer": False,
+        "Range.log": False,
+        "Range.steps": None,
+        "Search.epochs": None,
+        "Search.pruning": "none",
+        "Search.storage": "",
+        "Search.trials": None,
         "Training.momentum": 0.9,
         "Training.nesterov": True,
         "Training.milestones": [0.5, 0.75],
@@ -423,4 +430,89 @@ def test_fault_of_a_contrast_is_told_with_its_key(
 ) -> None:
     text = message(write(*replaced, text=TOY + CONTRASTED))
     assert f" contrasts.depth.{at}: " in text
+    assert what in text
+
+
+SEARCHED = TOY.replace(
+    "searches: {}\n",
+    """searches:
+  lrs:
+    run: resnet
+    model: classification/resnet
+    dataset: digits
+    inputs: augmented/moved
+    space:
+      training.lr: {low: 1e-4, high: 0.1, log: true}
+      training.online.mixup: {low: 0, high: 1}
+      model_params.layers: {choices: [[1, 1, 1, 1], [2, 2, 2, 2]]}
+    method: random
+    trials: 6
+    metric: val_loss
+  cs:
+    run: linear
+    model: heads/linear
+    dataset: digits
+    inputs: features/lite0
+    space:
+      model_params.c: {low: 0.01, high: 100, log: true, steps: 5}
+    method: grid
+    metric: val_top1
+""",
+)
+
+
+def test_a_space_is_read_as_ranges_and_choices(write: Write) -> None:
+    searches = load(write(text=SEARCHED)).searches
+    assert searches["lrs"].space == {
+        "training.lr": schema.Range(low=1e-4, high=0.1, log=True),
+        "training.online.mixup": schema.Range(low=0, high=1),
+        "model_params.layers": schema.Choices(choices=[[1, 1, 1, 1], [2, 2, 2, 2]]),
+    }
+    assert (searches["lrs"].trials, searches["cs"].trials) == (6, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "what"),
+    [
+        ("run: linear", "run: liner", "cs.run", "no run 'liner'; did you mean 'linear'?"),
+        ("inputs: augmented/moved\n    space", "inputs: raw/digits\n    space", "lrs.inputs", "write augmented/moved"),
+        (
+            "model: heads/linear\n    dataset: digits\n    inputs: features/lite0\n    space",
+            "model: heads/mlp\n    dataset: digits\n    inputs: features/lite0\n    space",
+            "cs.model",
+            "write heads/linear",
+        ),
+        ("training.lr: {", "training.lrr: {", "lrs.space.training.lrr", "no 'lrr' in training"),
+        ("training.lr: {", "training.lrr: {", "lrs.space.training.lrr", "did you mean 'lr'?"),
+        ("online.mixup", "online.mixip", "lrs.space.training.online.mixip", "did you mean 'mixup'?"),
+        ("training.lr: {", "training.seeds: {", "lrs.space.training.seeds", "that can be searched"),
+        ("training.lr: {", "prediction.lr: {", "lrs.space.prediction.lr", "write training.KEY or model_params.KEY"),
+        ("model_params.layers", "model_params.layer", "lrs.space.model_params.layer", "did you mean 'layers'?"),
+        ("model_params.c:", "training.lr:", "cs.space.training.lr", "write model_params.KEY"),
+        ("model_params.c:", "model_params.cc:", "cs.space.model_params.cc", "no option 'cc'"),
+        ("low: 1e-4", "low: 0", "lrs.space.training.lr.low", "has no logarithm (0)"),
+        ("low: 1e-4", "low: 1", "lrs.space.training.lr.high", "not above low (0.1, low 1)"),
+        ("{low: 0, high: 1}", "{low: 0, high: 1.5, integer: true}", "lrs.space.training.online.mixup.low", "not whole"),
+        (
+            "{low: 0, high: 1}",
+            "{low: -1, high: 1}",
+            "lrs.space.training.online.mixup",
+            "greater than or equal to 0 (-1.0)",
+        ),
+        ("{low: 0, high: 1}", "{low: 0}", "lrs.space.training.online.mixup.high", "missing"),
+        ("{low: 0, high: 1}", "{low: 0, hihg: 1}", "lrs.space.training.online.mixup.hihg", "did you mean 'high'?"),
+        ("{low: 0, high: 1}", "{choices: [a]}", "lrs.space.training.online.mixup", "valid number ('a')"),
+        ("[[1, 1, 1, 1], [2, 2, 2, 2]]", "[[1, 1], [1, 1]]", "lrs.space.model_params.layers.choices", "twice"),
+        (", steps: 5", "", "cs.space.model_params.c", "no 'steps', which a grid needs"),
+        ("high: 0.1, log: true", "high: 0.1, log: true, steps: 5", "lrs.space.training.lr.steps", "only a grid"),
+        ("    trials: 6\n", "", "lrs", "no 'trials'"),
+        ("metric: val_top1", "metric: val_top1\n    trials: 5", "cs.trials", "tries all of its product (5)"),
+        ("metric: val_top1", "metric: val_top1\n    epochs: 5", "cs.epochs", "heads/linear has none"),
+        ("metric: val_loss", "metric: loss", "lrs.metric", "not of the validation split ('loss')"),
+        ("method: random", "method: randem", "lrs.method", "'grid', 'random' or 'bayesian'"),
+    ],
+)
+def test_a_fault_of_a_search_is_told_with_its_key(write: Write, old: str, new: str, at: str, what: str) -> None:
+    text = message(write((old, new), text=SEARCHED))
+    assert f" searches.{at}: " in text
     assert what in text
