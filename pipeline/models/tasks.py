@@ -7,6 +7,7 @@ a generator has `loss(batch)` and `sample(n, generator, **options)`, [n, C, H, W
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -15,35 +16,87 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ParamsError, PipelineError
 from pipeline.models import backbones
+from pipeline.models.initialisation import initialise
 from pipeline.structures import IGNORE, Batch, DatasetInfo, Prediction
+
+LOSS_KIND = "loss_kind"  # name of a tensor
+
+
+def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """Softmax cross-entropy in nats, mean over images; ln K where all classes are equally likely."""
+    return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+
+
+def hinge(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """The multiclass hinge loss of Weston and Watkins (1999), mean over images; K - 1 where all scores are equal.
+
+    Of an image: the sum over the wrong classes j of max(0, s_j - s_y + 1).
+
+    Raises:
+        ParamsError: shares of classes, or smoothed ones: a margin is from one class.
+    """
+    if label_smoothing or target.ndim == 2:
+        what = "label_smoothing" if label_smoothing else "online.mixup or online.cutmix"
+        raise ParamsError(
+            f"training.loss: hinge knows one class of an image, not the shares of {what}; fix: set it to 0"
+        )
+    truth = target[:, None]
+    margins = (logits - logits.gather(1, truth) + 1).clamp_min(0)
+    return margins.scatter(1, truth, 0.0).sum(1).mean()
+
+
+def binary_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """The log-losses of K logistic regressions, each class against the rest, summed; mean over images.
+
+    K ln 2 where all logits are zero. Labels are smoothed as for the cross-entropy: (1 - e) y + e / K.
+    """
+    num_classes = logits.shape[1]
+    shares = F.one_hot(target, num_classes) if target.ndim == 1 else target
+    shares = shares * (1 - label_smoothing) + label_smoothing / num_classes
+    return F.binary_cross_entropy_with_logits(logits, shares.to(logits.dtype), reduction="none").sum(1).mean()
+
+
+LOSSES = {"cross_entropy": cross_entropy, "hinge": hinge, "binary_cross_entropy": binary_cross_entropy}
 
 
 class Classification(nn.Module):
-    """Softmax cross-entropy around a network that maps [B, C, H, W] to logits [B, K]."""
+    """One class per image, by a network that maps [B, C, H, W] to logits [B, K].
 
-    def __init__(self, network: nn.Module, label_smoothing: float = 0.0) -> None:
+    Attributes:
+        probabilities: whether what it predicts are probabilities; those of the hinge loss are scores.
+    """
+
+    def __init__(self, network: nn.Module, *, loss: str = "cross_entropy", label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.network = network
+        self.criterion = loss
         self.label_smoothing = label_smoothing
+        self.probabilities = loss != "hinge"
+        if loss != "cross_entropy":  # the weights themselves tell `restore` how to read the logits
+            self.register_buffer(LOSS_KIND, torch.tensor(list(LOSSES).index(loss)))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy in nats; against `label_weights` where mixup made them."""
+        """The loss of LOSSES that was chosen; against `label_weights` where mixup or cutmix made them."""
         target = batch.labels if batch.label_weights is None else batch.label_weights
         assert target is not None
-        return {"loss": F.cross_entropy(self.network(batch.images), target, label_smoothing=self.label_smoothing)}
+        return {"loss": LOSSES[self.criterion](self.network(batch.images), target, self.label_smoothing)}
 
     def predict(self, images: Tensor) -> list[Prediction]:
-        """Class probabilities."""
-        probabilities = self.network(images).float().softmax(1).cpu().numpy()
-        return [Prediction(scores=scores) for scores in probabilities]
+        """Class probabilities; of the binary losses each one's own, divided by their sum; of the hinge loss scores."""
+        logits = self.network(images).float()
+        if self.criterion == "binary_cross_entropy":
+            logits = F.logsigmoid(logits)
+        if self.probabilities:
+            logits = logits.softmax(1)
+        return [Prediction(scores=scores) for scores in logits.cpu().numpy()]
 
 
 class Detection(nn.Module):
     """A detector with torchvision's interface: targets in, named losses out; images in, boxes out."""
 
-    def __init__(self, network: nn.Module, label_smoothing: float = 0.0) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
@@ -77,7 +130,7 @@ class Segmentation(nn.Module):
     weigh as much as the background.
     """
 
-    def __init__(self, network: nn.Module, label_smoothing: float = 0.0) -> None:
+    def __init__(self, network: nn.Module, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.network = network
         self.label_smoothing = label_smoothing
@@ -126,18 +179,34 @@ def builder(model: str) -> Any:
     return importlib.import_module(f"pipeline.models.{model.replace('/', '.')}").build
 
 
-def build(model: str, info: DatasetInfo, model_params: dict[str, Any], label_smoothing: float = 0.0) -> nn.Module:
+def build(model: str, info: DatasetInfo, model_params: dict[str, Any], training: Any = None) -> nn.Module:
     """The model of a run: the network of `pipeline/models/<model>.py` and its task around it.
 
     Args:
         model: path under pipeline/models, such as `classification/resnet`.
         info: the data; `image_size` is the size of batches.
         model_params: keyword arguments of the file's `build`.
-        label_smoothing: of the cross-entropy, 0..1.
+        training: the run's `training` section, of which the task takes what its own keyword-only arguments name, and
+            `init` says how the weights begin; None: as the files say.
     """
     network = builder(model)(info, **model_params)
+    if training is None:
+        return _around(model, network, {})
+    initialise(network, training.init)
+    return _around(model, network, {key: getattr(training, key) for key in _options(model)})
+
+
+def _around(model: str, network: nn.Module, options: dict[str, Any]) -> nn.Module:
+    """The task around a network; generators are their own."""
     task = model.split("/")[0]
-    return network if task == "generative" else TASKS[task](network, label_smoothing)
+    return network if task == "generative" else TASKS[task](network, **options)
+
+
+def _options(model: str) -> list[str]:
+    """The keyword-only arguments of a model's task."""
+    task = TASKS.get(model.split("/")[0])
+    parameters = inspect.signature(task).parameters.values() if task else ()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
 def for_restoring(model_params: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +223,11 @@ def restore(model: str, info: DatasetInfo, model_params: dict[str, Any], arrays:
     Raises:
         PipelineError: the weights do not fit; names the tensor and both shapes.
     """
-    built = build(model, info, for_restoring(model_params))
+    network = builder(model)(info, **for_restoring(model_params))
+    options = (
+        {"loss": list(LOSSES)[int(arrays[LOSS_KIND])]} if LOSS_KIND in arrays and "loss" in _options(model) else {}
+    )
+    built = _around(model, network, options)
     own = built.state_dict()
     for key in sorted(own.keys() | arrays.keys()):
         have = tuple(arrays[key].shape) if key in arrays else None

@@ -75,7 +75,7 @@ def _network(params: Params, name: str, entry: Run | Generator, seed: int) -> tu
     train, val = (Loader(store.split(split), training.batch_size, size) for split in ("train", "val"))
     mapping = "generators" if isinstance(entry, Generator) else "runs"
     check_options(tasks.builder(entry.model), entry.model_params, f"{mapping}.{name}.model_params")
-    model = tasks.build(entry.model, info, entry.model_params, training.label_smoothing)
+    model = tasks.build(entry.model, info, entry.model_params, training)
     settings = {"entry": entry.model_dump(include={"model", "inputs", "model_params", "training"})}
     settings |= {"defaults": defaults.model_dump()}
     rows = loop.fit(

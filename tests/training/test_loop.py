@@ -55,7 +55,7 @@ def train(store, training, snapshots=None, seed=0):
     """A trained model and its log, from a state of torch that the seed fixes."""
     torch.manual_seed(seed)
     info = store.info
-    model = tasks.build("classification/resnet", info, MODEL, training.label_smoothing)
+    model = tasks.build("classification/resnet", info, MODEL, training)
     loaders = [Loader(store.split(split), training.batch_size, (8, 8)) for split in ("train", "val")]
     rows = loop.fit(model, *loaders, training, seed=seed, compute=CPU, snapshots=snapshots)
     return model, rows
