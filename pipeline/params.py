@@ -26,10 +26,10 @@ PACKAGE = Path(__file__).parent
 TASKS = ("classification", "detection", "segmentation", "regression")
 GENERATIVE = "generative"
 HEADS = "heads"
-TRIVIAL_FOILS = ("majority", "chance")
-"""Answers of a classifier that has not looked at the image."""
+TRIVIAL_FOILS = {"majority": "classification", "chance": "classification", "mean": "regression"}
+"""Answers that have not looked at the image, and their tasks."""
 TRIVIALLY_JUDGED = ("top1", "balanced_accuracy")
-"""The metrics that ask them for a class only, not for a ranking or probabilities."""
+"""The metrics that ask a classifier for a class only, not for a ranking or probabilities."""
 FITTED = (HEADS, "regression")
 """Folders of models that are fitted at once to stored numbers, by their `model_params` alone."""
 INPUTS_OF = {HEADS: ("features",), "regression": ("features", "raw")}
@@ -373,7 +373,8 @@ class Contrast(Section):
     Attributes:
         idea: a run or a generator.
         foil: another one of the same task, dataset and split; or for a classifier `majority`, the answer that every
-            image is of the most frequent class of the training split, or `chance`, a class drawn evenly.
+            image is of the most frequent class of the training split, or `chance`, a class drawn evenly; or for a
+            regression `mean`, that of the true numbers.
         metric: of the task, one of which it is said which way is better.
         claim: what is said of the idea, in one sentence.
     """
@@ -884,9 +885,9 @@ def _contrast_faults(params: Params) -> Iterator[_Fault]:
         elif entry.foil not in TRIVIAL_FOILS:
             near = did_you_mean(entry.foil, [*learners, *TRIVIAL_FOILS])
             yield _Fault(place, f"no run or generator {entry.foil!r}; {near}")
-        elif idea.task != "classification":
-            yield _Fault(place, f"an answer to classification ({entry.foil!r}); fix: name a run of {idea.task}")
-        else:
+        elif idea.task != (task := TRIVIAL_FOILS[entry.foil]):
+            yield _Fault(place, f"an answer to {task} ({entry.foil!r}); fix: name a run of {idea.task}")
+        elif task == "classification":
             metrics = [metric for metric in metrics if metric in TRIVIALLY_JUDGED]
         if entry.metric not in metrics:
             message = (

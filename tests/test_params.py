@@ -416,6 +416,11 @@ def test_a_contrast_with_an_answer_without_learning_is_judged_by_classes_alone(w
         ([("foil: linear", "foil: fcos")], "foil", "its task is detection, the idea's classification ('fcos')"),
         ([("idea: resnet", "idea: fcos"), ("foil: linear", "foil: chance")], "foil", "an answer to classification"),
         (
+            [("foil: linear", "foil: mean")],
+            "foil",
+            "an answer to regression ('mean'); fix: name a run of classification",
+        ),
+        (
             [("split: test", "split: val")],
             "foil",
             "its split is val, the idea's test ('linear'); fix: name one of test",
