@@ -14,7 +14,17 @@ from sklearn.svm import SVC
 from pipeline.models import heads
 
 FOLDER = Path(heads.__file__).parent
-PARAMS = {"linear": {"c": 0.5}, "mlp": {"hidden": 9, "epochs": 30}, "knn": {"neighbours": 4}, "svm": {"c": 2.0}}
+PARAMS = {
+    "linear": {"c": 0.5},
+    "mlp": {"hidden": 9, "epochs": 30},
+    "knn": {"neighbours": 4},
+    "svm": {"c": 2.0},
+    "forest": {"trees": 8},
+    "softmax": {"l2": 0.01},
+    "logistic": {"l2": 0.01},
+    "hinge": {"l2": 0.01},
+}
+DESCENDING = ["softmax", "logistic", "hinge"]
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 CASES = {"three classes": [0, 1, 2], "two classes": [0, 1], "one of four absent": [0, 2, 3], "two of four": [1, 3]}
 NUM_CLASSES = {"three classes": 3, "two classes": 2, "one of four absent": 4, "two of four": 4}
@@ -113,4 +123,94 @@ def test_scaling_by_hand():
 
 
 def test_softmax_of_large_scores_does_not_overflow():
-    assert heads.softmax(np.array([[1000.0, 1000.0, -1e9]])).tolist() == [[0.5, 0.5, 0.0]]
+    assert heads.as_probabilities(np.array([[1000.0, 1000.0, -1e9]])).tolist() == [[0.5, 0.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        ("softmax", np.log(np.exp(-1) + 1 + np.exp(2.5)) - 0),
+        ("logistic", np.log1p(np.exp(-1)) + np.log1p(np.exp(-0)) + np.log1p(np.exp(2.5))),
+        ("hinge", 0 + max(0, -1 - 0 + 1) + max(0, 2.5 - 0 + 1)),
+    ],
+)
+def test_losses_by_hand(name, loss):
+    head = importlib.import_module(f"pipeline.models.heads.{name}")
+    # scores -1, 0 and 2.5, the second class is true
+    assert head.losses(np.array([[-1.0, 0, 2.5]]), np.array([1])) == pytest.approx([loss])
+
+
+@pytest.mark.parametrize("name", DESCENDING)
+def test_gradients_are_those_of_the_mean_loss(name):
+    head = importlib.import_module(f"pipeline.models.heads.{name}")
+    rng = np.random.default_rng(0)
+    scores, labels, step = rng.normal(0, 2, (6, 4)), rng.integers(0, 4, 6), 1e-6
+    numeric = np.empty_like(scores)
+    for place in np.ndindex(*scores.shape):
+        moved = np.zeros_like(scores)
+        moved[place] = step
+        numeric[place] = (head.losses(scores + moved, labels) - head.losses(scores - moved, labels)).mean() / (2 * step)
+    assert head.gradient(scores, labels) == pytest.approx(numeric, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "l1", "l2", "options"),
+    [
+        ("ridge", 0.0, 0.05, {}),
+        ("lasso", 0.03, 0.0, {"solver": "saga", "l1_ratio": 1.0}),
+        ("elastic net", 0.02, 0.05, {"solver": "saga", "l1_ratio": 0.02 / (0.02 + 2 * 0.05)}),
+    ],
+)
+def test_softmax_with_each_penalty_ends_where_scikit_learn_does(penalty, l1, l2, options):
+    train, labels, _ = data([0, 1, 2])
+    head = importlib.import_module("pipeline.models.heads.softmax")
+    state = head.fit(train, labels, 3, 0, lr=0.5, epochs=4000, batch_size=60, l1=l1, l2=l2)
+    # theirs: N C * mean loss + l1_ratio |w|_1 + (1 - l1_ratio) / 2 |w|^2; ours divided by l1 + 2 l2
+    model = LogisticRegression(C=1 / (60 * (l1 + 2 * l2)), max_iter=20000, tol=1e-9, **options)
+    model.fit(StandardScaler().fit_transform(train.astype(np.float64)), labels)
+    assert state["weight"] == pytest.approx(model.coef_, abs=2e-3)
+    if l1:
+        assert (state["weight"] == 0).sum() == (np.abs(model.coef_) < 1e-6).sum() > 3
+
+
+def test_logistic_regression_of_each_class_ends_where_scikit_learn_does():
+    train, labels, _ = data([0, 1, 2])
+    head = importlib.import_module("pipeline.models.heads.logistic")
+    state = head.fit(train, labels, 3, 0, lr=0.5, epochs=4000, batch_size=60, l2=0.02)
+    for label in range(3):
+        model = LogisticRegression(C=1 / (60 * 2 * 0.02), tol=1e-9, max_iter=2000)
+        model.fit(StandardScaler().fit_transform(train.astype(np.float64)), labels == label)
+        assert state["weight"][label] == pytest.approx(model.coef_[0], abs=1e-3)
+        assert state["bias"][label] == pytest.approx(model.intercept_[0], abs=1e-3)
+
+
+def test_hinge_stops_once_every_margin_holds():
+    head = importlib.import_module("pipeline.models.heads.hinge")
+    features = np.array([[-1.0], [1.0]], np.float32)
+    # scores start at 0: each margin is missed by 1, w moves by (-1/2, 1/2) * lr a step of both, until w1 - w0 = 1
+    state = head.fit(features, np.array([0, 1]), 2, 0, lr=0.4, epochs=50, batch_size=2)
+    lead = head.scores(state, features)[[0, 1], [0, 1]] - head.scores(state, features)[[0, 1], [1, 0]]
+    assert lead.min() >= 1
+    longer = head.fit(features, np.array([0, 1]), 2, 0, lr=0.4, epochs=51, batch_size=2)
+    assert longer["weight"] == pytest.approx(state["weight"], abs=0.02)
+
+
+def test_forest_answers_as_scikit_learn_does():
+    from sklearn.ensemble import RandomForestClassifier
+
+    train, labels, test = data([0, 2, 3])
+    head = importlib.import_module("pipeline.models.heads.forest")
+    state = head.fit(train, labels, 4, 3, trees=20, min_leaf=3, max_depth=4)
+    model = RandomForestClassifier(20, min_samples_leaf=3, max_depth=4, random_state=3).fit(train, labels)
+    want = np.zeros((len(test), 4))
+    want[:, model.classes_] = model.predict_proba(test)
+    assert head.scores(state, test) == pytest.approx(want, abs=1e-6)
+    assert len(np.unique(want[:, 0])) > 5
+
+
+@pytest.mark.parametrize("name", DESCENDING)
+def test_a_class_without_samples_is_never_chosen(name):
+    found = scores(name, [0, 2, 3], 4)
+    assert (found.argmax(1) != 1).all()
+    if importlib.import_module(f"pipeline.models.heads.{name}").PROBABILITIES:
+        assert (found[:, 1] == 0).all()

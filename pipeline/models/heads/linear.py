@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.heads import features_scaled, scaling, softmax
+from pipeline.models.heads import as_probabilities, features_scaled, scaling
 
 PROBABILITIES = True
 
@@ -48,4 +48,4 @@ def fit(
 
 def scores(state: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
     """[N, D] -> class probabilities [N, K]."""
-    return softmax(features_scaled(state, features) @ state["weight"].T + state["bias"])
+    return as_probabilities(features_scaled(state, features) @ state["weight"].T + state["bias"])

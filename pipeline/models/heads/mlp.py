@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.heads import features_scaled, scaling, softmax
+from pipeline.models.heads import as_probabilities, features_scaled, scaling
 
 PROBABILITIES = True
 
@@ -66,4 +66,4 @@ def fit(
 def scores(state: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
     """[N, D] -> class probabilities [N, K]."""
     hidden = np.maximum(features_scaled(state, features) @ state["weight0"] + state["bias0"], 0)
-    return softmax(hidden @ state["weight1"] + state["bias1"])
+    return as_probabilities(hidden @ state["weight1"] + state["bias1"])
