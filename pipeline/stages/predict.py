@@ -30,7 +30,6 @@ def _write(params: Params, name: str, weights: Path, folder: Path) -> None:
     entry = params.runs[name]
     checkpoint = checkpoints.load(weights)
     is_head = entry.model.startswith("heads/")
-    probabilities = entry.task == "classification"
     if is_head:
         head = importlib.import_module(f"pipeline.models.{entry.model.replace('/', '.')}")
         probabilities = head.PROBABILITIES
@@ -38,7 +37,9 @@ def _write(params: Params, name: str, weights: Path, folder: Path) -> None:
         scores = head.scores(checkpoint.arrays, split.features)
         rows = [{"image_id": i, "scores": s} for i, s in zip(split.image_ids, scores, strict=True)]
     else:
-        rows = list(_predict(params, entry, checkpoint))
+        network = Network(params, checkpoint)
+        probabilities = network.probabilities
+        rows = list(_predict(entry, network))
     schema = pa.schema({"image_id": pa.string(), **SCHEMAS[entry.task]})
     folder.mkdir(parents=True)
     with pa.ipc.new_file(str(folder / "predictions.arrow"), schema) as file:
@@ -48,11 +49,10 @@ def _write(params: Params, name: str, weights: Path, folder: Path) -> None:
     paths.write_json(folder / "info.json", content)
 
 
-def _predict(params: Params, entry: Run, checkpoint: checkpoints.Checkpoint) -> Iterator[dict[str, Any]]:
+def _predict(entry: Run, network: Network) -> Iterator[dict[str, Any]]:
     from pipeline.data.loader import Loader
     from pipeline.data.store import Store
 
-    network = Network(params, checkpoint)
     split = Store(paths.inputs(entry.images)).split(entry.prediction.split)
     loader = Loader(split, entry.prediction.batch_size, network.image_size)
     for batch in progress(loader.batches(), "predict", len(loader)):

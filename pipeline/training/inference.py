@@ -37,7 +37,7 @@ class Network:
             raise PipelineError(f"checkpoint of {checkpoint.model}: no image_size; fix: dvc repro --force its train")
         height, width = checkpoint.info.image_size
         self.image_size = height, width
-        self.probabilities = checkpoint.model.startswith("classification/")
+        self.probabilities = bool(getattr(self.model, "probabilities", False))
 
     def rows(self, batch: Any) -> list[dict[str, Any]]:
         """The columns of each image of a `Batch`, boxes and maps in pixels of the image as stored."""
