@@ -1,4 +1,9 @@
-"""Looks inside a network or a feature space. Reads a checkpoint or features; writes reports/visualise/<name>."""
+"""Looks inside a network or a feature space. Reads a checkpoint or features; writes reports/visualise/<name>.
+
+The methods of a module with DRAWS = True draw by themselves: `method(params, entry, folder, **options)` reads what
+`entry.inputs` names, writes PNG files into the folder and returns a title and a caption. The others are given images or
+features and return heat or positions.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,8 @@ SPLIT = "test"
 def run(params: Params, name: str) -> None:
     """Draws one entry of `visualisations`."""
     entry = params.visualisations[name]
-    methods = importlib.import_module(f"pipeline.visualise.{entry.module}").METHODS
+    module = importlib.import_module(f"pipeline.visualise.{entry.module}")
+    methods = module.METHODS
     where = f"visualisations.{name}"
     if entry.method not in methods:
         raise ParamsError(
@@ -29,11 +35,14 @@ def run(params: Params, name: str) -> None:
         )
     method = methods[entry.method]
     options = dict(entry.options)
-    num_images = options.pop("num_images", 12)
+    draws = getattr(module, "DRAWS", False)
+    num_images = 0 if draws else options.pop("num_images", 12)
     check_options(method, options, f"{where}.options")
     with paths.written_whole(paths.visualisation_report(name)) as folder:
         folder.mkdir()
-        if entry.inputs.startswith("features/"):
+        if draws:
+            title, caption = method(params, entry, folder, **options)
+        elif entry.inputs.startswith("features/"):
             title, caption = _map(params, entry, method, options, folder)
         else:
             title, caption = _heat(params, entry, method, options, num_images, folder)
