@@ -1,8 +1,9 @@
-"""Layers that several architectures share: normalisation, activation and stochastic depth by name, and folding."""
+"""Layers that several architectures share: normalisation, activation, stochastic depth, attention, and folding."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
 
@@ -142,6 +144,47 @@ def depth_rates(last: float, num: int) -> list[float]:
     return [last * (block + 1) / num for block in range(num)]
 
 
+class MultiHeadAttention(nn.Module):
+    """Each query takes a mean of the values, weighed by how well their keys fit it (Vaswani et al. 2017, section 3.2).
+
+    softmax(Q K' / sqrt(d)) V in each of `heads` parts of the channels, d wide, and a linear map of all parts together.
+    Queries, keys and values are linear maps of the tokens; keys and values of other tokens make it cross-attention.
+
+    Args:
+        width: D, channels of a token.
+        heads: parts.
+
+    Raises:
+        ParamsError: the channels do not fall into the heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ParamsError(f"{width} channels do not fall into {heads} heads; fix: a multiple")
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        for layer in (self.query, self.key, self.value, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """[B, N, D] -> [B, N, D].
+
+        Args:
+            tokens: ask.
+            context: [B, M, D], answers; the tokens themselves when None.
+            mask: bool, broadcast to [B, heads, N, M], True where a token may look; everywhere when None.
+        """
+        context = tokens if context is None else context
+        query, key, value = (
+            layer(each).unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, heads, N, d]
+            for layer, each in ((self.query, tokens), (self.key, context), (self.value, context))
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
 @torch.no_grad()
 def fold(layer: Folds, norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> Folds:
     """One layer that gives what a layer and the batch norm after it give in evaluation.
@@ -196,3 +239,130 @@ def folded(module: nn.Module) -> nn.Module:
             network.set_submodule(str(before.target), fold(layer, after))  # type: ignore[type-var]
             network.set_submodule(str(node.target), nn.Identity())
     return network
+
+
+def convolution(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+    norm_kind: str = "batch",
+    activation_kind: str | None = "relu",
+) -> nn.Sequential:
+    """A convolution, its norm and its activation: [B, in, H, W] -> [B, out, h, w].
+
+    Its weights start as Kaiming's (He et al. 2015, equation 10), so that deep stacks keep the variance of their maps.
+
+    Args:
+        in_channels, out_channels: of the whole, so that before maxout the convolution gives twice as many.
+        kernel: height and width.
+        stride: h is about H / stride.
+        padding: on each side; None: half the kernel, which keeps H and W at stride 1.
+        groups: each sees in / groups channels and gives out / groups.
+        norm_kind: see `norm`; the convolution has a bias where it is `none`.
+        activation_kind: see `activation`; None: linear.
+
+    Raises:
+        ParamsError: the channels do not fall into the groups.
+    """
+    if in_channels % groups or out_channels % groups:
+        raise ParamsError(f"{in_channels} and {out_channels} channels do not fall into {groups} groups; fix: multiples")
+    channels = out_channels * (pieces(activation_kind) if activation_kind else 1)
+    padding = kernel // 2 if padding is None else padding
+    layer = nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups, bias=norm_kind == "none")
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    modules: list[nn.Module] = [layer]
+    if norm_kind != "none":
+        modules.append(norm(norm_kind, channels))
+    if activation_kind is not None:
+        modules.append(activation(activation_kind))
+    return nn.Sequential(*modules)
+
+
+def stem(in_channels: int, channels: int, *, small: bool, norm_kind: str, activation_kind: str) -> nn.Sequential:
+    """Images to maps of a quarter of their sides (He et al. 2016, table 1); `small`: of their own sides, by one 3x3."""
+    if small:
+        return convolution(in_channels, channels, 3, norm_kind=norm_kind, activation_kind=activation_kind)
+    first = convolution(in_channels, channels, 7, stride=2, norm_kind=norm_kind, activation_kind=activation_kind)
+    return first.append(nn.MaxPool2d(3, 2, padding=1))
+
+
+def classifier(channels: int, num_classes: int, dropout: float = 0.0) -> nn.Sequential:
+    """Maps [B, C, H, W] of any size -> logits [B, K], from the mean of each map (Lin et al. 2014, section 3.2)."""
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(pool, nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, num_classes))
+
+
+def elementwise(name: str) -> nn.Module:
+    """An activation that gives as many channels as it takes, as is wanted behind a sum.
+
+    Raises:
+        ParamsError: no such name, or maxout.
+    """
+    if pieces(name) != 1:
+        raise ParamsError(f"activation {name!r}: halves the channels, which a sum cannot; fix: relu or another")
+    return activation(name)
+
+
+def at_least(side: int, image_size: Sequence[int] | None, model: str) -> tuple[int, int]:
+    """Height and width of the images, which `model` needs to be at least `side`.
+
+    Raises:
+        PipelineError: smaller, or of several sizes.
+    """
+    fix = f"fix: set training.image_size to {side} or more"
+    if image_size is None:
+        raise PipelineError(f"{model} needs images of one size; {fix}")
+    if min(image_size) < side:
+        raise PipelineError(f"{model} needs images of at least {side} pixels a side ({list(image_size)}); {fix}")
+    height, width = image_size
+    return height, width
+
+
+def places(side: int, kernel: int, stride: int = 1, padding: int = 0) -> int:
+    """How many places a kernel takes along a side: (side + 2 padding - kernel) / stride + 1, rounded down; 0 for none.
+
+    >>> places(227, 11, stride=4)
+    55
+    """
+    return max(0, (side + 2 * padding - kernel) // stride + 1)
+
+
+def map_size(chain: nn.Module, image_size: Sequence[int] | None, model: str) -> tuple[int, int]:
+    """Height and width of the maps that a chain of convolutions and pools makes of images.
+
+    Args:
+        chain: modules that follow each other; those that are no convolution or pool leave the size as it is.
+        image_size: of the images.
+        model: that needs them, for the error.
+
+    Raises:
+        PipelineError: the images are of several sizes, or too small: says which size would do.
+    """
+
+    def side_after(side: int) -> int:
+        for module in chain.modules():
+            if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+                kernel, stride, padding = (
+                    value if isinstance(value, int) else int(value[0])
+                    for value in (module.kernel_size, module.stride, module.padding)
+                )
+                side = places(side, kernel, stride, padding) if side else 0
+        return side
+
+    smallest = next(side for side in itertools.count(1) if side_after(side))
+    height, width = at_least(smallest, image_size, model)
+    return side_after(height), side_after(width)
+
+
+def check_numbers(values: Sequence[int], num: int, where: str) -> None:
+    """Refuses a list of other than `num` numbers, or with one below 1.
+
+    Raises:
+        ParamsError: names `where`.
+    """
+    if len(values) != num or min(values) < 1:
+        raise ParamsError(f"{where}: {list(values)}; fix: write {num} numbers, each at least 1")
