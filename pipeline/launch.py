@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pipeline import ledger, paths
+from pipeline import ledger, parent, paths
 from pipeline.errors import ParamsError, did_you_mean
 from pipeline.params import Params, load
 
@@ -34,6 +34,7 @@ def run_stage(verb: str, name: str | None, sections: Sequence[str]) -> None:
         raise ParamsError(f"{paths.PARAMS}: no {name!r} in {place}; {did_you_mean(name, choices)}")
     prepare_environment(params)
     signal.signal(signal.SIGTERM, _stop)
+    parent.end_with_dvc()
     started = time.perf_counter()
     stage = importlib.import_module(f"pipeline.stages.{verb}")
     stage.run(params) if name is None else stage.run(params, name)

@@ -34,7 +34,7 @@ LAYERS = (
     ("visualise",),
     ("reporting", "tracking", "lock"),
     ("stages",),
-    ("launch", "lint", "cost", "scheduling"),
+    ("launch", "parent", "lint", "cost", "scheduling", "trust"),
     ("cli",),
     ("__main__",),
 )

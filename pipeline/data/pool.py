@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from pipeline.errors import PipelineError
@@ -71,7 +73,7 @@ def block_map(
         return
     # Fresh interpreters: forking a process whose libraries have started threads can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         under_way: deque[tuple[list[Item], Future[tuple[Result, float]]]] = deque()
         try:
             while True:
@@ -90,6 +92,18 @@ def block_map(
             pool.shutdown(cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, even by kill -9; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
 def _timed(function: Callable[[list[Item]], Result], items: list[Item]) -> tuple[Result, float]:
     start = time.perf_counter()
     return function(items), time.perf_counter() - start
@@ -98,7 +112,7 @@ def _timed(function: Callable[[list[Item]], Result], items: list[Item]) -> tuple
 def _crash(function: Callable[[list[Item]], Result], items: list[Item], name: Callable[[Item], str]) -> PipelineError:
     """Tries the items that were under way one by one, in a process that may die, to find which it was."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent) as pool:
         for item in items:
             try:
                 pool.submit(function, [item]).result()
