@@ -32,6 +32,8 @@ SMALL = {  # entries of the default params that --small keeps
     "generators": ("vae_digits",),
     "visualisations": ("tsne_icons_lite0", "pca_icons_pixels"),
     "robustness": (),
+    "searches": (),
+    "contrasts": ("transfer",),
 }
 SMALL_RUNS = ("icons_lite0", "icons_pixels", "resnet_digits")  # ends of names
 

@@ -45,7 +45,7 @@ class Job:
             (folder / kept.relative_to(PROJECT)).touch()
         params = YAML(typ="safe").load(PROJECT / "params.yaml")
         pixels = {"inputs": "raw/digits", "backbone": "pixels", "weights": "none", "image_size": 8, "batch_size": 64}
-        params |= {"augmentations": {}, "generators": {}, "visualisations": {}, "robustness": {}}
+        params |= {"augmentations": {}, "generators": {}, "visualisations": {}, "robustness": {}, "contrasts": {}}
         params |= {"datasets": {"digits": params["datasets"]["digits"]}, "features": {"pixels": pixels}}
         params["runs"] = {name: {**HEAD, "model_params": {"neighbours": 5}} for name in ("one", "other")}
         params["compare"] = {"gates": {"one": {"top1": {"min_delta": -0.02, "level": 0.95}}}}

@@ -384,6 +384,7 @@ def test_fault_of_robustness_is_told_with_its_key(write: Write, old: str, new: s
     assert what in text
 
 
+BARE = TOY.replace("contrasts: {}\n", "")
 CONTRASTED = """contrasts:
   depth:
     idea: resnet
@@ -394,16 +395,16 @@ CONTRASTED = """contrasts:
 
 
 def test_contrasts_may_be_absent_or_name_two_runs(write: Write) -> None:
-    assert load(write()).contrasts == {}
-    entry = load(write(text=TOY + CONTRASTED)).contrasts["depth"]
+    assert load(write(text=BARE)).contrasts == {}
+    entry = load(write(text=BARE + CONTRASTED)).contrasts["depth"]
     assert (entry.idea, entry.foil, entry.metric) == ("resnet", "linear", "top1")
 
 
 @pytest.mark.parametrize("foil", ["majority", "chance"])
 def test_a_contrast_with_an_answer_without_learning_is_judged_by_classes_alone(write: Write, foil: str) -> None:
     replaced = ("foil: linear", f"foil: {foil}")
-    assert load(write(replaced, text=TOY + CONTRASTED)).contrasts["depth"].foil == foil
-    text = message(write(replaced, ("metric: top1", "metric: log_loss"), text=TOY + CONTRASTED))
+    assert load(write(replaced, text=BARE + CONTRASTED)).contrasts["depth"].foil == foil
+    text = message(write(replaced, ("metric: top1", "metric: log_loss"), text=BARE + CONTRASTED))
     assert "contrasts.depth.metric: no metric of classification to judge this by ('log_loss')" in text
 
 
@@ -433,7 +434,7 @@ def test_a_contrast_with_an_answer_without_learning_is_judged_by_classes_alone(w
 def test_fault_of_a_contrast_is_told_with_its_key(
     write: Write, replaced: list[tuple[str, str]], at: str, what: str
 ) -> None:
-    text = message(write(*replaced, text=TOY + CONTRASTED))
+    text = message(write(*replaced, text=BARE + CONTRASTED))
     assert f" contrasts.depth.{at}: " in text
     assert what in text
 

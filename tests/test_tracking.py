@@ -11,6 +11,8 @@ from ruamel.yaml import YAML
 from pipeline import tracking
 from pipeline.errors import PipelineError
 from pipeline.params import Params
+from pipeline.reporting import page
+from pipeline.reporting.contents import read_contents
 from pipeline.stages import track
 from pipeline.tracking import Entry, legal_names, shortened, sync, without_credentials
 
@@ -80,6 +82,16 @@ def test_a_state_is_a_parent_with_a_child_per_stage(uri, tmp_path):
     history = MlflowClient(tracking_uri=uri).get_metric_history(trained.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.0)]
     assert [path.name for path in (tmp_path / "mlartifacts").rglob("*.png")] == ["confusion.png"]
+
+
+def test_what_the_page_says_to_search_for_finds_the_stages_of_a_run(uri, job: Params):
+    one = read_contents(job).kinds["detection"][0]
+    entries = [entry("train", one.name, "a1"), entry("evaluate", one.name, "a2"), entry("train", f"{one.name}_2", "a3")]
+    sync(entries, uri=uri, experiment="pipeline", timeout=2, commit=None)
+    assert sorted(run.info.run_name for run in runs_in(uri, page.in_mlflow(one))) == [
+        f"evaluate@{one.name}",
+        f"train@{one.name}",
+    ]
 
 
 def test_a_second_sync_adds_nothing_and_a_new_state_only_what_changed(uri):

@@ -239,18 +239,27 @@ def read_training(path: Path) -> dict[str, list[float]]:
     Raises:
         PipelineError: absent, or a cell is no number; names the line.
     """
-    fix = "fix: dvc repro the stage that writes it"
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        return training_columns(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        raise PipelineError(f"{path}: no such file; {fix}") from None
+        raise PipelineError(f"{path}: no such file; fix: dvc repro the stage that writes it") from None
+
+
+def training_columns(text: str, where: str) -> dict[str, list[float]]:
+    """The same of the text of such a file, which a message calls `where`.
+
+    Raises:
+        PipelineError: a cell is no number; names the line.
+    """
+    rows = list(csv.DictReader(text.splitlines()))
     columns: dict[str, list[float]] = {name: [] for name in (rows[0] if rows else ())}
     for line, row in enumerate(rows, start=2):
         for name, values in columns.items():
             try:
                 values.append(float(row[name] or "nan"))
             except ValueError:
-                raise PipelineError(f"{path}:{line} {name}: not a number ({row[name]!r}); {fix}") from None
+                fix = "fix: dvc repro the stage that writes it"
+                raise PipelineError(f"{where}:{line} {name}: not a number ({row[name]!r}); {fix}") from None
     return columns
 
 

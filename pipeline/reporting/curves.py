@@ -6,13 +6,22 @@ Colours come from the page's CSS variables `--series-0` ... `--series-5`, so tha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 NUM_COLOURS = 6
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 34, 38
+NO_QUANTITIES = ("epoch", "lr", "grad_norm")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
+STYLE = (
+    "svg{background:#fff;font:11.5px system-ui,sans-serif;"
+    "--series-0:#2f6f8f;--series-1:#c8743c;--series-2:#4d8b57;--series-3:#8a63a8;--series-4:#a88a2e;--series-5:#c25a7a}"
+    "text{fill:#66707a}.heading{fill:#1e2328;font-weight:600}polyline{fill:none;stroke-width:2}"
+    ".grid{stroke:#e3e1dc}.key{stroke-width:2.5}"
+)
+"""What page.css gives a chart in light mode, for one that stands in a file of its own."""
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -50,6 +59,21 @@ def tick_label(value: float, step: float) -> str:
     return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 
+class Line(NamedTuple):
+    """Points in order of x, and a place in the colours and in DASHES."""
+
+    points: Sequence[tuple[float, float]]
+    colour: int
+    dash: int = 0
+
+    @property
+    def style(self) -> str:
+        """How it is drawn."""
+        dash = DASHES[self.dash % len(DASHES)]
+        dashed = f' stroke-dasharray="{dash}"' if dash else ""
+        return f'style="stroke:var(--series-{self.colour % NUM_COLOURS})"{dashed}'
+
+
 def line_chart(title: str, series: Series, heading: str = "", x_label: str = "epoch") -> str:
     """An SVG element with one line per series.
 
@@ -62,14 +86,68 @@ def line_chart(title: str, series: Series, heading: str = "", x_label: str = "ep
     Returns:
         `<svg>...</svg>`, names escaped; an empty string where no point is finite.
     """
-    finite = {
-        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for name, points in series.items()
+    finite = {name: points for name, given in series.items() if (points := _finite(given))}
+    lines = {
+        name: Line(points, index % NUM_COLOURS, index // NUM_COLOURS)
+        for index, (name, points) in enumerate(finite.items())
     }
-    finite = {name: points for name, points in finite.items() if points}
-    if not finite:
+    return _chart(title, list(lines.values()), lines, heading, x_label)
+
+
+def overlay(title: str, quantity: str, sides: Mapping[str, Mapping[str, Sequence[float]]], heading: str = "") -> str:
+    """The curves of one quantity of several trainings over each other, a colour for each.
+
+    Args:
+        title: the accessible name.
+        quantity: a column of training.csv, such as `loss`; with it that of the validation split, dashed.
+        sides: what a training is called -> columns by name, `epoch` among them.
+        heading: above the vertical axis.
+
+    Returns:
+        As `line_chart`; an empty string too where no side has more than one epoch.
+    """
+    lines: list[Line] = []
+    keys: dict[str, Line] = {}
+    for colour, (label, columns) in enumerate(sides.items()):
+        for dash, name in enumerate((quantity, f"val_{quantity}")):
+            points = _finite(zip(columns.get("epoch", ()), columns.get(name, ()), strict=False))
+            if points:
+                lines.append(Line(points, colour, dash))
+                keys.setdefault(label, Line((), colour))
+    if all(len(line.points) < 2 for line in lines):
         return ""
-    xs = [x for points in finite.values() for x, _ in points]
-    ys = [y for points in finite.values() for _, y in points]
+    if {line.dash for line in lines} == {0, 1}:
+        keys["validation"] = Line((), len(sides), 1)
+    return _chart(title, lines, keys, heading, "epoch")
+
+
+def quantities(columns: Iterable[str]) -> list[str]:
+    """What a training.csv tells of its training by epoch: the loss, then scores; no parts of the loss, no rates.
+
+    >>> quantities(["epoch", "lr", "loss", "loss_box", "top1", "val_loss", "val_top1", "val_miou"])
+    ['loss', 'top1', 'miou']
+    """
+    names = dict.fromkeys(name.removeprefix("val_") for name in columns)
+    return [name for name in names if name not in NO_QUANTITIES and not name.startswith("loss_")]
+
+
+def standing_alone(svg: str, width: int = WIDTH) -> str:
+    """A chart as a file: with the colours that the page would give it, in light mode, and a size in pixels."""
+    size = f'width="{width}" height="{round(width * HEIGHT / WIDTH)}"'
+    head, tail = svg.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>{tail}\n'
+
+
+def _finite(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+def _chart(title: str, lines: Sequence[Line], keys: Mapping[str, Line], heading: str, x_label: str) -> str:
+    """Axes, lines with at least one point each, and a legend of `keys`; an empty string without lines."""
+    if not lines:
+        return ""
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points]
     y_ticks = ticks(min(ys), max(ys), 5)
     whole = all(x == int(x) for x in xs)
     x_ticks = [x for x in ticks(min(xs), max(xs), 7, whole) if min(xs) <= x <= max(xs)] or [xs[0]]
@@ -100,18 +178,17 @@ def line_chart(title: str, series: Series, heading: str = "", x_label: str = "ep
     parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(f'<text class="heading" x="4" y="14" dy="0.32em">{escape(heading)}</text>')
     offset = float(LEFT) + 8 + 4 * max(0, len(heading) - 4)
-    for index, (label, points) in enumerate(finite.items()):
-        colour = f"var(--series-{index % NUM_COLOURS})"
-        dash = DASHES[index // NUM_COLOURS % len(DASHES)]
-        dashed = f' stroke-dasharray="{dash}"' if dash else ""
-        if len(points) == 1:
-            x, y = points[0]
-            parts.append(f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" style="fill:{colour}"/>')
+    for line in lines:
+        if len(line.points) == 1:
+            x, y = line.points[0]
+            fill = f"fill:var(--series-{line.colour % NUM_COLOURS})"
+            parts.append(f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" style="{fill}"/>')
         else:
-            path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in points)
-            parts.append(f'<polyline points="{path}" style="stroke:{colour}"{dashed}/>')
-        key = f'x1="{offset:.1f}" x2="{offset + 16:.1f}" y1="14" y2="14"'
-        parts.append(f'<line {key} style="stroke:{colour}" class="key"{dashed}/>')
+            path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in line.points)
+            parts.append(f'<polyline points="{path}" {line.style}/>')
+    for label, line in keys.items():
+        place = f'x1="{offset:.1f}" x2="{offset + 16:.1f}" y1="14" y2="14"'
+        parts.append(f'<line class="key" {place} {line.style}/>')
         parts.append(f'<text x="{offset + 21:.1f}" y="14" dy="0.32em">{escape(label)}</text>')
         offset += 21 + 6.4 * len(label) + 16
     parts.append("</svg>")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.reporting.contents import Contents, DataReport, Trained
+from pipeline.reporting.contrasts import NOTE, Contrast
 from pipeline.reporting.curves import line_chart
 from pipeline.reporting.scores import Kind, printed, score
 
@@ -25,11 +27,12 @@ CORRUPTED = {
     "corruption_error": "corruption error ↓",
     "corruption_error_over_clean": "error over clean ↓",
 }
+VERDICT_CLASSES = {"shows": "shown", "does not show": "refuted"}
 ORDER = ("train", "val", "test", "smallest", "first quartile", "median", "third quartile", "largest")
 
 
-def render(contents: Contents) -> str:
-    """The HTML of the report; the same string for the same contents."""
+def render(contents: Contents, contrasts: Sequence[Contrast] = ()) -> str:
+    """The HTML of the report; the same string for the same contents and contrasts."""
     from markupsafe import Markup
 
     css, js = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
@@ -37,7 +40,7 @@ def render(contents: Contents) -> str:
     return (
         environment()
         .get_template("page.html.j2")
-        .render(contents=contents, css=css, js=js, js_hash=Markup(f"sha256-{digest}"))
+        .render(contents=contents, contrasts=contrasts, css=css, js=js, js_hash=Markup(f"sha256-{digest}"))
     )
 
 
@@ -59,8 +62,12 @@ def environment() -> Environment:
     )
     made.filters["printed"] = printed
     made.globals.update(
+        NOTE=NOTE,
+        VERDICT_CLASSES=VERDICT_CLASSES,
         bar=bar,
         best=best,
+        in_mlflow=in_mlflow,
+        inline=inline,
         charts=charts,
         data_uri=lambda picture: data_uri(picture.bytes()),
         embedded=embedded,
@@ -134,6 +141,18 @@ def charts(one: Trained) -> list[Any]:
         ("Scores by epoch; val is the validation split", line_chart(f"Scores of {one.name} by epoch", scores)),
     )
     return [(caption, Markup(svg)) for caption, svg in drawn if svg] if len(epochs) > 1 else []
+
+
+def inline(svg: str) -> Any:
+    """A chart of this package as markup, which it is already."""
+    from markupsafe import Markup
+
+    return Markup(svg)
+
+
+def in_mlflow(one: Trained) -> str:
+    """What finds the stages of a run on MLflow's own page; their addresses there hold ids that no file knows."""
+    return f'tags.name = "{one.name}"'
 
 
 def entry_rows(one: Trained) -> list[tuple[str, str]]:

@@ -193,3 +193,13 @@ def printed(value: Any) -> str:
     if size and size < 0.001:
         return f"{value:.1e}"
     return f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, as exact as scores are printed.
+
+    >>> signed(0.01234), signed(-118.26), signed(0.0)
+    ('+0.012', '-118.3', '0')
+    """
+    text = printed(abs(value))
+    return "0" if value == 0 else f"{'+' if value > 0 else '-'}{text}"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import quote
 
 from pipeline import paths
 from pipeline.reporting.contents import Contents, Picture, Trained
+from pipeline.reporting.contrasts import NOTE, Contrast
 from pipeline.reporting.scores import printed, score
 
 
-def render(contents: Contents) -> str:
-    """The Markdown of the summary; the same string for the same contents."""
+def render(contents: Contents, contrasts: Sequence[Contrast] = ()) -> str:
+    """The Markdown of the summary; the same string for the same contents and contrasts."""
     lines = [
         "# Summary",
         "",
@@ -32,6 +35,21 @@ def render(contents: Contents) -> str:
             [_row(one, names) for one in members],
             num_text=3,
         )
+    if contrasts:
+        lines += ["", "## Ideas and their foils", "", NOTE, ""]
+        columns = [
+            "claim",
+            "verdict",
+            "idea",
+            "foil",
+            "curves",
+            "metric",
+            "of idea",
+            "of foil",
+            "difference",
+            "interval",
+        ]
+        lines += table(columns, [_contrast(one) for one in contrasts], num_text=6)
     if contents.robustness:
         lines += [
             "",
@@ -88,6 +106,22 @@ def _row(one: Trained, names: list[str]) -> list[str]:
     return [text(one.name), text(one.model), text(one.inputs), *(f"**{one}**" for one in scores[:1]), *scores[1:]]
 
 
+def _contrast(one: Contrast) -> list[str]:
+    chart = address(paths.CONTRASTS / f"{one.name}.svg")
+    return [
+        text(one.claim),
+        f"**{one.verdict}**",
+        text(one.idea),
+        text(one.foil),
+        f"![{text(f'{one.idea} and {one.foil}')}]({chart})" if one.chart else "",
+        f"{one.score.label} {one.score.arrow}",
+        printed(one.difference.head),
+        printed(one.difference.base),
+        one.change,
+        one.interval,
+    ]
+
+
 def text(value: object) -> str:
     r"""A name or a sentence as Markdown shows it literally, in one table cell.
 
@@ -100,8 +134,12 @@ def text(value: object) -> str:
 
 def link(picture: Picture) -> str:
     """A picture of the report, relative to the summary."""
-    address = quote(os.path.relpath(picture.path, paths.SUMMARY.parent))
-    return f"![{text(picture.caption)}]({address})"
+    return f"![{text(picture.caption)}]({address(picture.path)})"
+
+
+def address(path: Path) -> str:
+    """A file of the report, relative to the summary."""
+    return quote(os.path.relpath(path, paths.SUMMARY.parent))
 
 
 def table(columns: list[str], rows: list[list[str]], num_text: int) -> list[str]:

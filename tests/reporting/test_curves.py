@@ -3,7 +3,20 @@ from itertools import pairwise
 
 import pytest
 
-from pipeline.reporting.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, line_chart, nice_step, tick_label, ticks
+from pipeline.reporting.curves import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    line_chart,
+    nice_step,
+    overlay,
+    standing_alone,
+    tick_label,
+    ticks,
+)
 
 
 def test_the_corners_of_the_plot_are_the_extremes_of_the_data():
@@ -74,3 +87,39 @@ def test_a_label_has_the_decimals_of_its_step():
         "20",
         "2e+06",
     ]
+
+
+BASE = {"epoch": [1.0, 2.0, 3.0], "loss": [3.0, 2.0, 1.0], "val_loss": [3.0, 2.5, 2.0]}
+HEAD = {"epoch": [1.0, 2.0], "loss": [2.0, 1.0], "top1": [0.5, 0.9]}
+
+
+def test_an_overlay_has_a_colour_for_each_side_and_dashes_for_validation():
+    root = ET.fromstring(overlay("t", "loss", {"base": BASE, "head": HEAD}))
+    lines = [(line.attrib["style"], line.attrib.get("stroke-dasharray")) for line in root.iter("polyline")]
+    first, second = "stroke:var(--series-0)", "stroke:var(--series-1)"
+    assert [(style, dash is not None) for style, dash in lines] == [(first, False), (first, True), (second, False)]
+    keys = [line.attrib for line in root.iter("line") if line.attrib["class"] == "key"]
+    assert [(key["style"], "stroke-dasharray" in key) for key in keys[:2]] == [(first, False), (second, False)]
+    assert "stroke-dasharray" in keys[2]
+    assert [text.text for text in root.iter("text")][-3:] == ["base", "head", "validation"]
+
+
+def test_sides_of_an_overlay_share_their_axes():
+    # epochs 1..3 and losses 1..3: the head's second and last epoch lies in the middle of the axis, its loss at the foot
+    root = ET.fromstring(overlay("t", "loss", {"base": BASE, "head": HEAD}))
+    points = list(root.iter("polyline"))[2].attrib["points"].split()
+    assert points[-1] == f"{(LEFT + WIDTH - RIGHT) / 2:.1f},{HEIGHT - BOTTOM:.1f}"
+
+
+def test_an_overlay_without_a_second_epoch_is_nothing():
+    dots = {"epoch": [1.0], "loss": [1.0], "val_loss": [2.0]}
+    assert overlay("t", "loss", {"base": dots, "head": dots}) == ""
+    assert overlay("t", "top5", {"base": BASE, "head": HEAD}) == ""
+    assert "<circle" in overlay("t", "loss", {"base": BASE, "head": dots})
+
+
+def test_a_chart_that_stands_alone_brings_its_colours_and_is_well_formed():
+    svg = standing_alone(line_chart("<a>", {f"s{index}": [(1, 1.0), (2, index)] for index in range(6)}), width=210)
+    root = ET.fromstring(svg)
+    assert (root.attrib["width"], root.attrib["height"]) == ("210", "115")
+    assert all(f"--series-{index}:#" in svg for index in range(6))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import metrics, paths
+from pipeline import paths
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
 from pipeline.metrics import bootstrap, comparison
 from pipeline.metrics.comparison import Difference
+from pipeline.reporting import judging
 from pipeline.reporting.compare.revisions import Revision
+from pipeline.reporting.judging import Change, changes
 from pipeline.reporting.scores import kind, kind_of
 
 MAPPINGS = {"runs": paths.run_report, "generators": paths.generator_report}
@@ -27,19 +28,8 @@ STAGES_OF = {
     "augmentations": ("augment",),
     "features": ("extract",),
 }
-CHOICES = ("score_threshold", "suppression", "scores")
-"""Lines of a protocol that say what a run does, as its params do: what is compared, not how it is measured."""
 SHARED = ("device", "precision", "threads", "seed")
 """What a run reads of `defaults` beside `training`."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """Something that both sides have and that differs; None where one side lacks it."""
-
-    what: str
-    base: Any
-    head: Any
 
 
 @dataclass(frozen=True)
@@ -229,52 +219,23 @@ def _judged(title: str, base: Arm | None, head: Arm | None, *, num_resamples: in
     result = RunComparison(title, _task(known), base, head)
     if base is None or head is None:
         return result
-    result.params = _changes(_params_read(base), _params_read(head))
+    result.params = changes(_params_read(base), _params_read(head))
     code, other_code = dict(_code(base)), dict(_code(head))
-    result.code = [change.what for change in _changes(code, other_code)]
-    result.data = [change.what for change in _changes(dict(_data(base)), dict(_data(head)))]
-    rules = [
-        {what: value for what, value in arm.pairs("protocol").items() if what not in CHOICES} for arm in (base, head)
-    ]
-    unequal = _changes(*rules)
-    own = {change.what for change in unequal} & ({*base.figures} | {*head.figures})  # rules of one metric alone
-    result.unequal = [change for change in unequal if change.what not in own]
+    result.code = [change.what for change in changes(code, other_code)]
+    result.data = [change.what for change in changes(dict(_data(base)), dict(_data(head)))]
+    rules = base.pairs("protocol"), head.pairs("protocol")
+    figures = {*base.figures} | {*head.figures}
+    result.unequal = judging.unequal_rules(*rules, figures)
     if not result.unequal:
-        result.differences = _differences(base, head, result.task, num_resamples, own)
-    return result
-
-
-def _differences(base: Arm, head: Arm, task: str, num_resamples: int, unequal: set[str]) -> list[Difference]:
-    """Every metric that both sides have; those of `unequal` rules are told apart and not subtracted."""
-    ours, theirs = base.figures, head.figures
-    figures = {name: (ours[name], theirs[name]) for name in ours if name in theirs and name not in unequal}
-    apart = [
-        Difference(name, ours.get(name), theirs.get(name), None, None, None, None, comparison.NOT_COMPARABLE)
-        for name in ours
-        if name in unequal
-    ]
-    if base.table is None or head.table is None:
-        return [
-            *(
-                Difference(name, a, b, None, None, None, None, comparison.NOT_TESTED)
-                for name, (a, b) in figures.items()
-            ),
-            *apart,
+        own = {change.what for change in changes(*rules)} & figures  # rules of one metric alone
+        shared = [name for name in base.figures if name in head.figures and name not in own]
+        result.differences = judging.differences(base, head, result.task, shared, num_resamples=num_resamples)
+        result.differences += [
+            Difference(name, a, head.figures.get(name), None, None, None, None, comparison.NOT_COMPARABLE)
+            for name, a in base.figures.items()
+            if name in own
         ]
-    columns = [name for name in base.table.column_names if name in head.table.column_names]
-    family = importlib.import_module(f"pipeline.metrics.{task}")
-    directions = {name: metric for name in figures if (metric := metrics.lookup(task, name)) is not None}
-    found = comparison.compare(
-        base.table.select(columns),
-        head.table.select(columns),
-        figures,
-        directions,
-        family.resampled,
-        paired=task != "generative",
-        groups=base.table.column("group").to_pylist() if "group" in columns else None,
-        num_resamples=num_resamples,
-    )
-    return [*found, *apart]
+    return result
 
 
 def _params_read(arm: Arm) -> dict[str, Any]:
@@ -344,9 +305,3 @@ def _data(arm: Arm) -> Iterator[tuple[str, str]]:
         for out in stage.get("outs") or []:
             if str(out.get("path")).startswith(f"{paths.DATA}/"):
                 yield name, str(out.get("md5"))
-
-
-def _changes(base: Mapping[str, Any], head: Mapping[str, Any]) -> list[Change]:
-    """What differs, in the order of the base, then what only the head has."""
-    keys = dict.fromkeys([*base, *head])
-    return [Change(key, base.get(key), head.get(key)) for key in keys if base.get(key) != head.get(key)]

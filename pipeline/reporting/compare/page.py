@@ -1,14 +1,15 @@
-"""A comparison as one self-contained page: pictures of both sides inline, no script, no address outside."""
+"""A comparison as one self-contained page: curves and pictures of both sides inline, no script, no address outside."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.reporting import page
+from pipeline.reporting import curves, page
 from pipeline.reporting.compare import MAPPINGS, Comparison, RunComparison, words
 from pipeline.reporting.compare.gates import Outcome
-from pipeline.reporting.contents import caption_of
+from pipeline.reporting.contents import caption_of, training_columns
+from pipeline.reporting.scores import score
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,35 @@ def render(
             runs=listed,
             outcomes=outcomes,
             words=words,
+            overlaid={run.title: overlaid(run) for run in listed},
             pairs={run.title: pairs(run) for run in listed},
             flips=flips or {},
             png=page.data_uri,
             css=Markup((page.HERE / "page.css").read_text(encoding="utf-8")),
         )
     )
+
+
+def overlaid(run: RunComparison) -> list[tuple[str, str]]:
+    """Captions and SVGs of the training curves of both sides over each other; none where they are the same.
+
+    Raises:
+        PipelineError: a side's training.csv is not what `train` writes.
+    """
+    sides: dict[str, dict[str, list[float]]] = {}
+    for label, arm in (("base", run.base), ("head", run.head)):
+        path = MAPPINGS[arm.mapping](arm.name) / "training.csv" if arm else None
+        data = arm.revision.read(path) if arm and path else None
+        if arm is None or data is None:
+            return []
+        sides[label] = training_columns(data.decode("utf-8", errors="replace"), f"{path} of {arm.revision.name}")
+    if sides["base"] == sides["head"]:
+        return []
+    return [
+        (f"{score(run.task, quantity).label.capitalize()} by epoch", svg)
+        for quantity in curves.quantities(sides["head"])
+        if (svg := curves.overlay(f"{quantity} of {run.title} by epoch", quantity, sides))
+    ]
 
 
 def pairs(run: RunComparison) -> list[Pair]:

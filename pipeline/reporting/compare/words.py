@@ -8,8 +8,9 @@ from typing import Any
 
 from pipeline.metrics import comparison
 from pipeline.metrics.comparison import Difference
-from pipeline.reporting.compare import Change, Comparison, RunComparison, SeedSpread
-from pipeline.reporting.scores import printed, score
+from pipeline.reporting.compare import Comparison, RunComparison, SeedSpread
+from pipeline.reporting.judging import Change
+from pipeline.reporting.scores import printed, score, signed
 
 HEADLINES = ("run", "metric", "base", "head", "change", "interval", "p", "verdict")
 MARKS = {"better": "▲", "worse": "▼", "differs": "◆", "identical": "=", "no evidence": "~", "not comparable": "≠"}
@@ -46,16 +47,6 @@ def metric_row(task: str, one: Difference) -> list[str]:
 def marked(verdict: str) -> str:
     """A verdict behind its sign, so that colour is not all that tells them apart."""
     return f"{MARKS.get(verdict, '·')} {verdict}"
-
-
-def signed(value: float) -> str:
-    """A difference with its sign, as exact as scores are printed.
-
-    >>> signed(0.01234), signed(-118.26), signed(0.0)
-    ('+0.012', '-118.3', '0')
-    """
-    text = printed(abs(value))
-    return "0" if value == 0 else f"{'+' if value > 0 else '-'}{text}"
 
 
 def change_rows(changes: Sequence[Change]) -> list[list[str]]:

@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.errors import ParamsError
+from pipeline.errors import ParamsError, PipelineError
 from pipeline.params import Gate
 from pipeline.reporting import history
 from pipeline.reporting.compare import Change, Comparison, command, compare, compare_runs, gates, markdown, page, words
@@ -242,3 +243,32 @@ def test_lock_and_params_that_are_broken_are_told(repository: Repository) -> Non
     repository.git("commit", "-qam", "broken")
     with pytest.raises(Exception, match=r"params.yaml of HEAD: not readable as YAML"):
         compare(resolve("HEAD~1"), resolve("HEAD"))
+
+
+def test_training_curves_of_both_sides_lie_over_each_other(repository: Repository) -> None:
+    header, row = "epoch,lr,loss,val_loss,val_top1", "{},0.1,{},{},0.5"
+    for name in ("changed", "same"):
+        repository.run(name, scores(1, 0.7), lr=0.1)
+        place = repository.folder / "reports/runs" / name / "training.csv"
+        place.write_text("\n".join([header, *(row.format(epoch, 3 / epoch, 4 / epoch) for epoch in (1, 2, 3))]))
+    repository.commit("base")
+    repository.run("changed", scores(1, 0.5), lr=0.2)
+    repository.run("same", scores(1, 0.5), lr=0.2)
+    place = repository.folder / "reports/runs/changed/training.csv"
+    place.write_text("\n".join([header, *(row.format(epoch, 2 / epoch, 3 / epoch) for epoch in (1, 2))]))
+    repository.commit("head")
+    found = compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=20)
+    by_run = {run.title: page.overlaid(run) for run in found.runs}
+    assert [caption for caption, _ in by_run["changed"]] == ["Loss by epoch", "Top-1 by epoch"]
+    assert by_run["same"] == []
+    loss = by_run["changed"][0][1]
+    assert loss.count("<polyline") == 4
+    assert [len(points.split()) for points in re.findall(r'points="([^"]*)"', loss)] == [3, 3, 2, 2]
+    html = page.render(found)
+    assert html.count("Training curves") == 1
+    assert loss in html
+    repository.run("changed", scores(1, 0.5), lr=0.3)
+    place.write_text("epoch,loss\n1,much\n")
+    repository.commit("broken")
+    with pytest.raises(PipelineError, match=r"changed/training\.csv of HEAD:2 loss: not a number \('much'\)"):
+        page.render(compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=20))
