@@ -1,10 +1,9 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from pipeline.params import Online
 from pipeline.structures import IGNORE, Batch
-from pipeline.training.regularise import augment_batch, flip, mixup, shift
+from pipeline.training.regularise import augment_batch, cutmix, cutout, flip, mixup, rectangle, shift
 
 
 @pytest.fixture
@@ -73,12 +72,12 @@ def test_mixup_weighs_images_and_labels_alike(batch):
 
 
 def test_nothing_asked_for_changes_nothing(batch):
-    off = SimpleNamespace(flip=0.0, crop=0.0, mixup=0.0)
+    off = Online(flip=0.0, crop=0.0, mixup=0.0)
     assert augment_batch(batch, off, 3, torch.Generator()) is batch
 
 
 def test_augmentation_follows_its_generator(batch):
-    online = SimpleNamespace(flip=0.5, crop=0.4, mixup=0.3)
+    online = Online(flip=0.5, crop=0.4, mixup=0.3)
     first, again, other = (
         augment_batch(batch, online, 3, torch.Generator().manual_seed(seed)).images for seed in (1, 1, 2)
     )
@@ -87,11 +86,80 @@ def test_augmentation_follows_its_generator(batch):
 
 
 def test_a_flip_of_probability_one_takes_all(batch):
-    online = SimpleNamespace(flip=1.0, crop=0.0, mixup=0.0)
+    online = Online(flip=1.0, crop=0.0, mixup=0.0)
     assert torch.equal(augment_batch(batch, online, 3, torch.Generator()).images, batch.images.flip(3))
 
 
 def test_mixup_leaves_batches_without_labels_alone(batch):
     batch.labels = None
-    online = SimpleNamespace(flip=0.0, crop=0.0, mixup=0.5)
+    online = Online(flip=0.0, crop=0.0, mixup=0.5)
     assert augment_batch(batch, online, 3, torch.Generator()).label_weights is None
+
+
+def test_cutout_blanks_a_square_with_the_image_s_mean_and_cuts_it_at_the_edge(batch):
+    # 2 x 2 from row 0, column 0; and from row 1, column 3, of which one column is inside
+    result = cutout(batch, torch.tensor([[1, 1], [2, 4]]), 2)
+    # means of 0..11 and of 12..23
+    assert result.images[0, 0].tolist() == [[5.5, 5.5, 2, 3], [5.5, 5.5, 6, 7], [8, 9, 10, 11]]
+    assert result.images[1, 0].tolist() == [[12, 13, 14, 15], [16, 17, 18, 17.5], [20, 21, 22, 17.5]]
+    assert result.labels is batch.labels
+    assert result.label_weights is None
+    assert batch.images[0, 0, 0, 0] == 0
+
+
+def test_cutout_of_no_pixel_changes_nothing(batch):
+    assert torch.equal(cutout(batch, torch.tensor([[1, 1], [0, 0]]), 0).images, batch.images)
+
+
+def test_cutmix_exchanges_a_rectangle_and_mixes_labels_by_its_exact_area(batch):
+    result = cutmix(batch, torch.tensor([1, 0]), (1, 2, 3, 4), 3)
+    assert result.images[0, 0].tolist() == [[0, 1, 2, 3], [4, 5, 18, 19], [8, 9, 22, 23]]
+    assert result.images[1, 0].tolist() == [[12, 13, 14, 15], [16, 17, 6, 7], [20, 21, 10, 11]]
+    # 4 of 12 pixels are the partner's
+    assert result.label_weights.tolist() == [pytest.approx([1 / 3, 0, 2 / 3]), pytest.approx([2 / 3, 0, 1 / 3])]
+    assert batch.images[0, 0, 1, 2] == 6
+
+
+@pytest.mark.parametrize(
+    ("share", "centre", "want"),
+    [
+        (0.75, (0.5, 0.5), (5, 3, 15, 8)),  # half of each side, 10 and 5, around row 10 and column 5
+        (0.75, (0.0, 0.99), (0, 7, 5, 10)),  # rows -5..5 and columns 7..12, cut at 0 and 10
+        (0.0, (0.5, 0.5), (0, 0, 20, 10)),
+        (1.0, (0.3, 0.5), (6, 5, 6, 5)),  # nothing
+    ],
+)
+def test_rectangle_of_an_image_of_20_by_10_by_hand(share, centre, want):
+    assert rectangle(share, centre, 20, 10) == want
+
+
+def test_cutmix_takes_its_share_from_the_area_that_an_edge_leaves(batch):
+    online = Online(cutmix=1.0)
+    for seed in range(20):
+        result = augment_batch(batch, online, 3, torch.Generator().manual_seed(seed))
+        changed = (result.images != batch.images)[:, 0].float().mean((1, 2))
+        theirs = 1 - result.label_weights[torch.arange(2), batch.labels]
+        assert theirs.tolist() == pytest.approx(changed.tolist(), abs=1e-6)
+
+
+def test_mixup_and_cutmix_share_the_batches_evenly(batch):
+    online = Online(mixup=1.0, cutmix=1.0)
+    blends = 0
+    for seed in range(200):
+        result = augment_batch(batch, online, 3, torch.Generator().manual_seed(seed))
+        values = set(result.images.flatten().tolist())
+        blends += not values <= set(range(24))
+    assert 50 < blends < 120  # of those whose partner is another image: half of the half
+
+
+def test_options_that_are_off_draw_no_random_numbers(batch):
+    """So that adding cutout and cutmix has changed no run without them."""
+    generator = torch.Generator().manual_seed(3)
+    augment_batch(batch, Online(flip=0.5, crop=0.3, mixup=0.2), 3, generator)
+    after = torch.rand(4, generator=generator)
+    generator = torch.Generator().manual_seed(3)
+    torch.rand(2, generator=generator)
+    torch.rand(2, 2, generator=generator)
+    torch._sample_dirichlet(torch.full((2,), 0.2), generator=generator)
+    torch.randperm(2, generator=generator)
+    assert torch.equal(after, torch.rand(4, generator=generator))
