@@ -160,6 +160,14 @@ def normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
     return (config.mean, config.std) if config is not None else (IMAGENET_MEAN, IMAGENET_STD)
 
 
+def has_fixed_size(name: str) -> bool:
+    """Whether a timm network is built for one image size, `img_size`, as those of patches with positions are."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return config is not None and config.fixed_input_size
+
+
 def resized(image: np.ndarray, size: int) -> np.ndarray:
     """A [H, W, C] uint8 image stretched to [size, size, C], antialiased bicubic."""
     from PIL import Image
@@ -230,21 +238,40 @@ class NetworkExtractor:
             return self.network(batch).flatten(1).float().cpu().numpy()
 
 
-def _torchvision(name: str, weights: str) -> nn.Module:
-    """A torchvision classifier whose last layers are replaced by the identity."""
-    import torch
+def torchvision_classifier(name: str, weights: str, **options: Any) -> nn.Module:
+    """A torchvision classifier with the wanted weights.
+
+    Args:
+        name: torchvision's name.
+        weights: see the module; none are installed.
+        options: passed to `torchvision.models.get_model`.
+
+    Raises:
+        ParamsError: unknown name or weights.
+        PipelineError: the weights do not fit the network.
+    """
     import torchvision
 
-    try:
-        network = torchvision.models.get_model(name, weights="DEFAULT" if weights == "pretrained" else None)
-    except ValueError:
-        choices = torchvision.models.list_models(module=torchvision.models)
-        raise ParamsError(f"backbone 'torchvision/{name}': unknown ({did_you_mean(name, choices)})") from None
-    if weights not in ("none", "pretrained"):
+    choices = torchvision.models.list_models(module=torchvision.models)
+    if name not in choices:
+        near = difflib.get_close_matches(name, choices, n=8) or choices
+        raise ParamsError(f"backbone 'torchvision/{name}': unknown ({did_you_mean(name, near)})")
+    if weights == "installed":
+        raise ParamsError(f"backbone 'torchvision/{name}': no installed package carries its weights; fix: pretrained")
+    network = torchvision.models.get_model(name, weights="DEFAULT" if weights == "pretrained" else None, **options)
+    if weights not in ("none", "pretrained", FROM_CHECKPOINT):
         load_shared(network, _state_of_file(weights), where=f"weights {weights!r} of torchvision/{name}")
+    return network
+
+
+def _torchvision(name: str, weights: str) -> nn.Module:
+    """A torchvision classifier whose last layers are replaced by the identity."""
+    from torch import nn
+
+    network = torchvision_classifier(name, weights)
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(network, head):
-            setattr(network, head, torch.nn.Identity())
+            setattr(network, head, nn.Identity())
     return network
 
 

@@ -1,9 +1,9 @@
 """SE-ResNet (Hu et al. 2018, table 1 and figure 3): a residual network that weighs its channels anew for each image.
 
 It shows attention over channels at almost no cost: the mean of each map goes through two small dense layers whose
-outputs in 0..1 scale the maps (squeeze and excitation, section 3). A convolution sees its neighbourhood only; this is how
-a block knows what the image as a whole holds. 28,088,024 parameters with `block: bottleneck`, [3, 4, 6, 3] layers and
-1,000 classes, 2.5 million of them in the gates.
+outputs in 0..1 scale the maps (squeeze and excitation, section 3). A convolution sees its neighbourhood only; this is
+how a block knows what the image as a whole holds. 28,088,024 parameters with `block: bottleneck`, [3, 4, 6, 3] layers
+and 1,000 classes, 2.5 million of them in the gates.
 """
 
 from functools import partial
