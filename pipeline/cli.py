@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": Command("Score predictions or samples, with pictures.", ("runs", "generators")),
     "sample": Command("Draw samples from a trained generator.", ("generators",)),
     "corrupt": Command("Score a run on corrupted images.", ("robustness",)),
+    "search": Command("Search for the options of a run that do best.", ("searches",)),
     "visualise": Command("Show what a model looks at, or how features lie.", ("visualisations",)),
     "report": Command("Bring all reports together in one page."),
     "track": Command("Bring MLflow up to date with the reports."),
@@ -132,6 +133,26 @@ def _cost(
 
     for line in cost.table(base, head):
         typer.echo(line)
+
+
+@app.command(
+    "verify", help="Recompute the hash of all cached objects and outputs, and say how to repair what is wrong."
+)
+def _verify(
+    committed: Annotated[
+        bool, typer.Option("--committed", help="Look at what git has at HEAD alone, which needs no data.")
+    ] = False,
+) -> None:
+    from pipeline.trust import verify
+
+    raise typer.Exit(verify.run(committed=committed))
+
+
+@app.command("doctor", help="Tell versions, devices, threads, determinism, caches and whether the lock is installed.")
+def _doctor() -> None:
+    from pipeline.trust import doctor
+
+    raise typer.Exit(doctor.run())
 
 
 @app.command("compare", help="Say what changed between two states of the project, and whether it is real.")
