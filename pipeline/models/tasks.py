@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.models import backbones
 from pipeline.models.initialisation import initialise
+from pipeline.models.self_supervised import SelfSupervised
 from pipeline.structures import IGNORE, Batch, DatasetInfo, Prediction
 
 LOSS_KIND = "loss_kind"  # name of a tensor
@@ -78,10 +79,22 @@ class Classification(nn.Module):
             self.register_buffer(LOSS_KIND, torch.tensor(list(LOSSES).index(loss)))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of LOSSES that was chosen; against `label_weights` where mixup or cutmix made them."""
+        """See `label_loss`."""
+        return {"loss": self.label_loss(self.network(batch.images), batch)}
+
+    def label_loss(self, logits: Tensor | list[tuple[float, Tensor]], batch: Batch) -> Tensor:
+        """The loss of LOSSES that was chosen; against `label_weights` where mixup or cutmix made them.
+
+        Args:
+            logits: [B, K]; of a network with auxiliary classifiers in training a list of the main logits and theirs,
+                each behind the weight of its loss.
+            batch: the truth.
+        """
+        if isinstance(logits, list):
+            return torch.stack([weight * self.label_loss(each, batch) for weight, each in logits]).sum()
         target = batch.labels if batch.label_weights is None else batch.label_weights
         assert target is not None
-        return {"loss": LOSSES[self.criterion](self.network(batch.images), target, self.label_smoothing)}
+        return LOSSES[self.criterion](logits, target, self.label_smoothing)
 
     def predict(self, images: Tensor) -> list[Prediction]:
         """Class probabilities; of the binary losses each one's own, divided by their sum; of the hinge loss scores."""
@@ -197,9 +210,9 @@ def build(model: str, info: DatasetInfo, model_params: dict[str, Any], training:
 
 
 def _around(model: str, network: nn.Module, options: dict[str, Any]) -> nn.Module:
-    """The task around a network; generators are their own."""
+    """The task around a network; generators and what learns without labels are their own."""
     task = model.split("/")[0]
-    return network if task == "generative" else TASKS[task](network, **options)
+    return network if task == "generative" or isinstance(network, SelfSupervised) else TASKS[task](network, **options)
 
 
 def _options(model: str) -> list[str]:

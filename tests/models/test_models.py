@@ -1,5 +1,6 @@
 """What every file under models/ promises, at toy size; a new file is found by itself and asks for a row in TOYS."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,41 @@ from pipeline.training.checkpoint import Checkpoint
 
 FOLDER = Path(models.__file__).parent
 TINY = "test_efficientnet"  # timm's own for tests: 82,300 parameters
+SELF_SUPERVISED = {
+    "encoder_params": {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]},
+    "small_stem": True,
+    "neighbours": 1,
+    "memory": 8,
+}
 TOYS = {  # model_params, and lr and steps in which one batch must be learnt
     "classification/resnet": ({"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "small_stem": True}, 0.01, 30),
+    "classification/cifar_alexnet": ({"hidden": [16]}, 0.003, 20),
+    "classification/lenet": ({}, 0.003, 40),
+    "classification/alexnet": (
+        {"channels": [8, 16, 16, 16, 16], "hidden": 16, "dropout": 0.0, "small_stem": True},
+        0.005,
+        40,
+    ),
+    "classification/zfnet": ({"channels": [8, 16, 16, 16, 16], "hidden": 16, "dropout": 0.0}, 0.005, 40),
+    "classification/vgg": ({"blocks": [1, 1, 2], "channels": 8, "hidden": [16], "dropout": 0.0}, 0.005, 40),
+    "classification/googlenet": ({"width": 0.125, "dropout": 0.0}, 0.01, 40),
+    "classification/resnext": (
+        {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "cardinality": 4, "path_width": 2},
+        0.01,
+        30,
+    ),
+    "classification/se_resnet": ({"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "reduction": 4}, 0.01, 30),
+    "classification/densenet": ({"layers": [2, 2, 2], "growth": 8}, 0.01, 30),
+    "classification/mobilenet": ({"width": 0.125}, 0.01, 30),
+    "classification/shufflenet": ({"layers": [2, 2, 2], "channels": [24, 48, 96], "stem": 8}, 0.01, 30),
+    "classification/timm_model": ({"name": TINY}, 0.01, 30),
+    "classification/torchvision_model": ({"name": "shufflenet_v2_x0_5"}, 0.01, 30),
+    "classification/vit": ({"patch": 16, "width": 16, "depth": 2, "heads": 2}, 0.01, 30),
+    "classification/mlp_mixer": ({"patch": 16, "width": 16, "depth": 2}, 0.01, 30),
+    "classification/swin": ({"patch": 8, "width": 8, "depths": [2, 1], "heads": [2, 2]}, 0.01, 40),
+    "classification/attention_cnn": ({"channels": [8, 8, 16]}, 0.01, 30),
+    "classification/rotation": (SELF_SUPERVISED, 0.01, 30),
+    "classification/contrastive": (SELF_SUPERVISED | {"temperature": 0.2}, 0.01, 30),
     "detection/fcos": ({"backbone": TINY, "weights": "none", "channels": 32, "convs": 1}, 0.005, 60),
     "segmentation/unet": (
         {"encoder": TINY, "weights": "none", "decoder_channels": [16, 16, 8, 8, 8]},
@@ -99,6 +133,8 @@ def fitted(name):
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
+    if hasattr(model, "finish"):
+        model.finish([batch])
     return model.eval(), losses
 
 
@@ -132,7 +168,9 @@ def test_loss_is_finite_and_every_trainable_parameter_is_connected(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_trainable_parameter_gets_a_gradient(name, learnt):
-    model, _ = learnt(name)  # past the first step: a ResNet's last scales and others start at zero and hold some flat
+    # past the first step: a ResNet's last scales and others start at zero and hold some flat; and in training, where
+    # auxiliary classifiers learn
+    model = copy.deepcopy(learnt(name)[0]).train()
     model.zero_grad()
     model.loss(batch_for(name))["loss"].backward()
     assert not [key for key, p in model.named_parameters() if p.requires_grad and not p.grad.any()]
