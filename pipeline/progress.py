@@ -1,5 +1,7 @@
 """Progress of a loop or a transfer, on standard error so that standard output stays clean."""
 
+from __future__ import annotations
+
 import json
 import os
 import sys
@@ -7,7 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Item = TypeVar("Item")
 
@@ -29,26 +34,44 @@ def progress(iterable: Iterable[Item], description: str, total: int | None = Non
         total = len(iterable)
     if not sys.stderr.isatty():
         count = 0
-        report = _reporter(description, total)
+        report = _reporter(total)
         for item in iterable:
             yield item
             count += 1
-            report(count)
+            report(count, description)
         print(f"{description}: {count} done", file=sys.stderr)
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with _bar() as bar:
         yield from bar.track(iterable, total=total, description=description)
+
+
+@contextmanager
+def told_progress(total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
+    """Yields a function to call with how many are done and how it goes, which stands before the bar.
+
+    Args:
+        total: number at the end.
+        done: number that was there before.
+
+    Without a terminal it says one line at the end instead of a bar: how it went.
+    """
+    if not sys.stderr.isatty():
+        report, last = _reporter(total), ""
+
+        def tell(done: int, words: str) -> None:
+            nonlocal last
+            last = words
+            report(done, words)
+
+        try:
+            yield tell
+        finally:
+            if last:
+                print(last, file=sys.stderr)
+        return
+    with _bar() as bar:
+        task = bar.add_task("", total=total, completed=done)
+        yield lambda done, words: bar.update(task, completed=done, description=words)
 
 
 @contextmanager
@@ -64,12 +87,12 @@ def byte_progress(description: str, total: int | None, start: int = 0) -> Iterat
     """
     if not sys.stderr.isatty():
         received = start
-        report = _reporter(description, total)
+        report = _reporter(total)
 
         def count(num_bytes: int) -> None:
             nonlocal received
             received += num_bytes
-            report(received)
+            report(received, description)
 
         try:
             yield count
@@ -93,14 +116,30 @@ def byte_progress(description: str, total: int | None, start: int = 0) -> Iterat
         yield lambda num_bytes: bar.advance(task, num_bytes)
 
 
-def _reporter(description: str, total: int | None) -> Callable[[int], None]:
-    """A function to call with how many are done, which tells it to whoever asked for reports, now and then."""
+def _bar() -> Progress:
+    """A bar that counts items."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+
+
+def _reporter(total: int | None) -> Callable[[int, str], None]:
+    """A function to call with how many are done of what, which tells it to whoever asked for reports, now and then."""
     path = os.environ.get(REPORT)
     if not path:
-        return lambda done: None
+        return lambda done, description: None
     last = 0.0
 
-    def report(done: int) -> None:
+    def report(done: int, description: str) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= REPORT_SECONDS or done == total:

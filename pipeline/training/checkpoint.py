@@ -1,15 +1,19 @@
 """Finished weights and snapshots of unfinished training.
 
 A finished checkpoint is a folder of weights.safetensors and model.json, which keeps the digest of the weights.
-A snapshot lives outside DVC's outputs, in a folder keyed by all that the run depends on; a killed run goes on from it.
+A snapshot lives outside DVC's outputs, keyed by all that the run depends on; a killed run goes on from it. Beside it
+lies the log of the training as it goes, `data/resume/<run>/<seed>/<phase>/log.jsonl`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,30 +112,74 @@ def run_digest(settings: Mapping[str, Any], inputs: Path) -> str:
 
 
 class Snapshots:
-    """The latest state of an unfinished run; a run of the same seed with another digest removes it."""
+    """The states of an unfinished training, the latest of which is enough to go on from.
 
-    def __init__(self, name: str, seed: int, digest: str) -> None:
-        self.path = RESUME / name / str(seed) / f"{digest}.pt"
-        if self.path.parent.is_dir():
-            for other in self.path.parent.iterdir():
-                if other != self.path and other.is_file():
-                    other.unlink()
+    A file bears in its name what the training depends on, a number that rises, and the digest of its own bytes.
+
+    Attributes:
+        folder: of the snapshots and of the log.
+        log: one JSON object per finished epoch, written as it ends.
+        of_many: this training is one of several of its run, so that its end is kept until all have ended.
+    """
+
+    def __init__(self, name: str, seed: int, digest: str, *, phase: str = "run", of_many: bool = False) -> None:
+        self.folder = RESUME / name / str(seed) / phase
+        self.log = self.folder / "log.jsonl"
+        self.of_many = of_many
+        self._digest = digest
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, or None if there is none that can be read."""
+        """The latest state whose bytes are those that were saved, or None; a damaged one is told."""
         import torch
 
-        try:
-            return torch.load(self.path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            print(f"warning: {self.path}: not readable ({type(error).__name__}); training starts anew", file=sys.stderr)
-            return None
+        for path in reversed(self._saved()):
+            try:
+                content = path.read_bytes()
+                if hashlib.sha256(content).hexdigest() == path.stem.rpartition("-")[2]:
+                    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                fault = "damaged"
+            except Exception as error:
+                fault = type(error).__name__
+            print(f"warning: {path}: not readable ({fault}); training goes on from before it", file=sys.stderr)
+        return None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replaces the saved state; the old one stays if this fails."""
+        """Keeps a state; all older ones, and those of other digests, go once it is complete."""
         import torch
 
-        with written_whole(self.path) as temporary:
-            torch.save(state, temporary)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((int(path.stem.split("-")[1]) for path in self._saved()), default=0)
+        with tempfile.TemporaryDirectory(prefix=".", dir=self.folder) as scratch:
+            whole = Path(scratch) / "state.pt"
+            with whole.open("w+b") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+                file.seek(0)
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            path = self.folder / f"{self._digest}-{number:09d}-{digest}.pt"
+            os.replace(whole, path)
+        for other in self.folder.glob("*.pt"):
+            if other != path:
+                other.unlink(missing_ok=True)
+
+    def write_log(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Replaces the log by these rows."""
+        with written_whole(self.log) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def add_to_log(self, row: Mapping[str, float]) -> None:
+        """Appends a row to the log."""
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _saved(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self._digest}-*.pt"))
+
+
+def forget(name: str) -> None:
+    """Removes a run's snapshots, when its checkpoint is written; the logs of its training stay."""
+    for path in [*(RESUME / name).glob("*/*/*.pt"), *(RESUME / name).glob("*/*/.*/*")]:
+        path.unlink(missing_ok=True)
+    for scratch in (RESUME / name).glob("*/*/.*"):  # of a process that was killed while it saved
+        scratch.rmdir()

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.training import checkpoint as checkpoints
 from pipeline.training import loop
 from pipeline.training.checkpoint import Checkpoint, Snapshots
 from pipeline.training.seeding import Compute
+from pipeline.training.state import Average
 
 NUM_TRAIN, EPOCHS = 10, 4
 MODEL = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4], "small_stem": True, "dropout": 0.2}
@@ -79,35 +81,37 @@ def test_same_seed_same_bytes_and_another_seed_others(store, tmp_path):
     assert written[0]["weights.safetensors"] != written[2]["weights.safetensors"]
 
 
-@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("stop", [2, 5, 10])  # of 12 steps; the first is in an epoch that no snapshot came before
-def test_interrupted_and_resumed_equals_uninterrupted(store, tmp_path, monkeypatch, stop, optimizer, ema_decay):
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.0}, {"optimizer": "sgd", "keep": "best"}, {"accumulate": 2}])
+@pytest.mark.parametrize("stop", [2, 5, 10])  # of 12 batches, 3 to an epoch
+def test_interrupted_within_an_epoch_and_resumed_equals_uninterrupted(store, tmp_path, monkeypatch, stop, changes):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loop, "SNAPSHOT_SECONDS", -1.0)
-    training = settings(optimizer=optimizer, ema_decay=ema_decay)
+    monkeypatch.setattr(loop, "SNAPSHOT_SHARE", 1e9)
+    training = settings(**changes)
     whole, rows = train(store, training)
+    original = loop.augment_batch
+    seen = []
 
-    calls = []
-
-    def interrupted(batch, *_args):
-        calls.append(batch)
-        if len(calls) == stop:
+    def interrupted(*args):
+        seen.append(args[0].image_ids)
+        if len(seen) == stop:
             raise KeyboardInterrupt
-        return batch
+        return original(*args)
 
     with monkeypatch.context() as patch:
-        original = loop.augment_batch
-        patch.setattr(loop, "augment_batch", lambda *args: original(interrupted(*args), *args[1:]))
+        patch.setattr(loop, "augment_batch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(store, training, Snapshots("run", 0, "digest"))
-    assert Path("data/resume/run/0/digest.pt").exists() == (stop > 3)
-    epochs = []
-    monkeypatch.setattr(loop, "progress", lambda values, _: epochs.extend(values) or values)
-    resumed, resumed_rows = train(store, training, Snapshots("run", 0, "digest"))
-    assert epochs == list(range((stop - 1) // 3, EPOCHS))
+        before, seen[:] = seen.copy(), [None] * 100  # which stops no more
+        resumed, resumed_rows = train(store, training, Snapshots("run", 0, "digest"))
+    batches = training.accumulate * ((stop - 1) % 3 // training.accumulate) + (stop - 1) // 3 * 3
+    assert seen[100] == before[batches]  # it goes on with the batch of the step that was not done
+    assert len(seen) == 100 + 12 - batches
     assert resumed_rows == rows
     assert bytes_of(resumed, tmp_path / "a") == bytes_of(whole, tmp_path / "b")
+    assert len(list(Path("data/resume").rglob("*.pt"))) == 1
+    logged = [json.loads(line) for line in Path("data/resume/run/0/run/log.jsonl").read_text().splitlines()]
+    assert logged == rows
 
 
 def test_a_finished_run_that_runs_again_gives_the_same(store, tmp_path, monkeypatch):
@@ -121,7 +125,7 @@ def test_a_finished_run_that_runs_again_gives_the_same(store, tmp_path, monkeypa
 
 def test_log_has_a_row_per_epoch_with_the_rate_after_it(store):
     _, rows = train(store, settings())
-    assert [list(row) for row in rows] == [["epoch", "lr", "loss", "val_loss"]] * EPOCHS
+    assert [list(row) for row in rows] == [["epoch", "lr", "loss", "val_loss", "grad_norm"]] * EPOCHS
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     # 12 steps, 2 of them warm-up (round(0.5 * 3) = 2): after epoch e the rate is that of step 3 e
     want = [0.005 * (1 + np.cos(np.pi * (3 * epoch - 2) / 10)) for epoch in (1, 2, 3, 4)]
@@ -153,10 +157,10 @@ def loaders(store, batch_size=4):
     return [Loader(store.split(split), batch_size, (8, 8)) for split in ("train", "val")]
 
 
-@pytest.mark.parametrize(("step", "where"), [(2, "epoch 1 step 2"), (6, "epoch 2 step 3")])
+@pytest.mark.parametrize(("step", "where"), [(2, "toy epoch 1 step 2"), (6, "toy epoch 2 step 3")])
 def test_a_loss_that_is_not_finite_stops_and_names_epoch_step_and_parts(store, step, where):
     with pytest.raises(PipelineError) as caught:
-        loop.fit(Line(spoilt=step), *loaders(store), settings(**PLAIN), seed=0, compute=CPU)
+        loop.fit(Line(spoilt=step), *loaders(store), settings(**PLAIN), seed=0, compute=CPU, name="toy")
     message = str(caught.value)
     assert message.startswith(f"{where}: the loss is not finite (loss nan, level ")
     assert message.endswith("extra nan); fix: lower lr")
@@ -184,7 +188,7 @@ def test_clip_norm_bounds_the_step(store):
 def test_average_by_hand():
     layer = nn.BatchNorm1d(1)
     layer.weight.data.fill_(1.0)
-    average = loop.Average(layer, decay=0.5)
+    average = Average(layer, decay=0.5)
     assert "num_batches_tracked" not in average.weights
     layer.weight.data.fill_(12.0)
     average.update(layer, 1)
