@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import params as schema
 from pipeline.params import check_options
+from pipeline.training import fitting
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -32,8 +33,11 @@ def test_options_of_a_recipe_are_those_of_its_sources_and_models(recipe):
         check_options(prepare, with_given(prepare, dataset.options), f"datasets.{name}.options")
     for name, learner in params.learners.items():
         model = importlib.import_module(f"pipeline.models.{learner.model.replace('/', '.')}")
-        function = model.fit if learner.model.startswith("heads/") else model.build
-        check_options(function, learner.model_params, f"runs.{name}.model_params")
+        where = f"runs.{name}.model_params"
+        if schema.is_fitted(learner.model):
+            fitting.plan(model.fit, learner.model_params, where)
+        else:
+            check_options(model.build, learner.model_params, where)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -214,6 +214,49 @@ def error_types(path: Path, names: Sequence[str], gains: Sequence, counts: Seque
         axes.grid(axis="x")
 
 
+def agreement(path: Path, values: np.ndarray, targets: np.ndarray) -> None:
+    """Each image as a point, its true number across and the predicted one up; on the diagonal both agree.
+
+    Args:
+        path: the PNG to write.
+        values: [N], predicted.
+        targets: [N], true.
+    """
+    both = np.concatenate([values, targets])
+    low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
+    margin = 0.04 * (high - low) or 0.5
+    ends = (low - margin, high + margin)
+    with _axes(path, (5.2, 5.0)) as axes:
+        axes.plot(ends, ends, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        axes.scatter(targets, values, s=22, color=BLUE, alpha=0.65, linewidths=0)
+        if len(targets):
+            axes.axhline(float(targets.mean()), color=ORANGE, linewidth=1.2, label="the mean of the true numbers")
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), borderaxespad=0.2)
+        axes.set(xlim=ends, ylim=ends, xlabel="true", ylabel="predicted", aspect="equal")
+        axes.grid()
+
+
+def residuals(path: Path, values: np.ndarray, targets: np.ndarray) -> None:
+    """Errors by predicted number, and how often each size occurs; a pattern is what the model has not learnt.
+
+    Args:
+        path: the PNG to write.
+        values: [N], predicted.
+        targets: [N], true.
+    """
+    errors = values - targets
+    with _figure(path, (7.2, 3.6)) as figure:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
+        left.axhline(0, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        left.scatter(values, errors, s=22, color=BLUE, alpha=0.65, linewidths=0)
+        left.set(xlabel="predicted", ylabel="predicted - true")
+        left.grid()
+        right.axhline(0, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        right.hist(errors, bins=20, orientation="horizontal", color=GREY, edgecolor="white")
+        right.set(xlabel="images")
+        right.grid(axis="x")
+
+
 def distances(path: Path, panels: Sequence[tuple[str, Sequence[tuple[str, float | None]]]]) -> None:
     """For each kind of distance, a bar for the samples between those of what they are compared with.
 

@@ -20,7 +20,7 @@ from pipeline.reporting import gallery
 from pipeline.reporting.verdicts import Predictions, Verdict, digest
 from pipeline.structures import SPLITS
 
-TRUTH = {"classification": "label", "detection": "objects", "segmentation": "semantic"}
+TRUTH = {"classification": "label", "detection": "objects", "segmentation": "semantic", "regression": "target"}
 """The column of a store that a task is judged by."""
 
 

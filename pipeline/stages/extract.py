@@ -7,7 +7,7 @@ import numpy as np
 from pipeline import paths
 from pipeline.data import features as feature_files
 from pipeline.data.store import Split, Store
-from pipeline.models import backbones
+from pipeline.models import extractors
 from pipeline.params import Params
 from pipeline.progress import progress
 
@@ -17,18 +17,21 @@ def run(params: Params, name: str) -> None:
     entry = params.features[name]
     store = Store(paths.inputs(entry.inputs))
     compute = None
-    if entry.backbone != "pixels":
+    if extractors.is_network(entry.backbone):
         from pipeline.training import seeding
 
         compute = seeding.set_up(params.defaults)
-    extractor = backbones.extractor(
+    extractor = extractors.extractor(
         entry.backbone,
         entry.weights,
         entry.image_size,
+        options=entry.options,
+        where=f"features.{name}",
         channels=store.info.channels,
         device=compute.device if compute else None,
         autocast=compute.autocast if compute else None,
     )
+    state = extractors.learnt(extractor, (sample.image for sample in store.split("train")), params.defaults.seed)
     splits = {
         split: _extract(store.split(split), extractor, entry.batch_size, f"{name} {split}")
         for split in store.info.counts
@@ -38,11 +41,12 @@ def run(params: Params, name: str) -> None:
         "weights": entry.weights,
         "image_size": entry.image_size,
         "dimension": extractor.dimension,
+        **({"options": entry.options} if entry.options else {}),
     }
-    feature_files.write(paths.features(name), store.info, description, splits)
+    feature_files.write(paths.features(name), store.info, description, splits, state)
 
 
-def _extract(split: Split, extractor: backbones.Extractor, batch_size: int, title: str) -> feature_files.FeatureSplit:
+def _extract(split: Split, extractor: extractors.Extractor, batch_size: int, title: str) -> feature_files.FeatureSplit:
     found = [
         extractor([split.read(i).image for i in range(start, min(start + batch_size, len(split)))])
         for start in progress(range(0, len(split), batch_size), title)
@@ -51,4 +55,5 @@ def _extract(split: Split, extractor: backbones.Extractor, batch_size: int, titl
         image_ids=split.column("image_id"),
         features=np.concatenate(found),
         labels=np.array(split.column("label"), np.int64) if "label" in split.table.column_names else None,
+        targets=np.array(split.column("target"), np.float32) if "target" in split.table.column_names else None,
     )

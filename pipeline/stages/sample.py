@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline import paths
 from pipeline.data.features import as_lists
 from pipeline.data.store import encode_png
-from pipeline.models import backbones, tasks
+from pipeline.models import extractors, tasks
 from pipeline.params import Params, check_options
 from pipeline.progress import progress
 from pipeline.training import checkpoint as checkpoints
@@ -41,10 +41,12 @@ def run(params: Params, name: str) -> None:
         0, 256, drawn.shape, dtype=np.uint8
     )
 
-    extractor = backbones.extractor(
+    extractor = extractors.extractor(
         space.backbone,
         space.weights,
         space.image_size,
+        options=space.options,
+        where=f"features.{entry.features}",
         channels=checkpoint.info.channels,
         device=compute.device,
         autocast=compute.autocast,
@@ -69,6 +71,7 @@ def run(params: Params, name: str) -> None:
         "features": {
             **space.model_dump(include={"backbone", "weights", "image_size"}),
             "dimension": extractor.dimension,
+            **({"options": space.options} if space.options else {}),
         },
     }
     with paths.written_whole(paths.samples(name)) as temporary:

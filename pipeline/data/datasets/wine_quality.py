@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.data import splits, store
+from pipeline.data.charts import chart
 from pipeline.data.download import Asset, fetch_all
 from pipeline.data.originals import checksums
 from pipeline.errors import ParamsError, PipelineError
@@ -55,8 +56,6 @@ PROPERTIES = [
     "alcohol",
 ]
 QUALITY = "quality"
-HEIGHT, BAR = 48, 4  # pixels: of a chart, and the width of a bar
-INK = 64
 
 
 @dataclass
@@ -124,22 +123,6 @@ def prepare(folder: Path, *, seed: int, train: Share = 0.7, val: Share = 0.15, c
                 group=group,
             )
             writer.add(split, {**store.to_row(sample), "features": wine.features})
-
-
-def chart(features: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """A bar for each of D properties, as high as it lies between its least and greatest value.
-
-    Args:
-        features: [D].
-        low: [D], drawn as no bar; values below are too.
-        high: [D], drawn as a full bar; values above are too.
-
-    Returns:
-        [HEIGHT, BAR * D, 1] uint8.
-    """
-    share = np.clip((features - low) / np.where(high > low, high - low, 1), 0, 1)
-    tops = np.repeat(HEIGHT - np.round(share * HEIGHT), BAR)
-    return np.where(np.arange(HEIGHT)[:, None] >= tops, INK, 255).astype(np.uint8)[..., None]
 
 
 def _read(path: Path, colour: str, *, with_colour: bool) -> list[Wine]:

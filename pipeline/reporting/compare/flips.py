@@ -70,11 +70,13 @@ def sheet(run: RunComparison, scratch: Path) -> bytes | str:
 
 
 def badness(table: pa.Table, task: str) -> np.ndarray:
-    """[N], how wrong each image is by its row: wrong or not, the number of mistakes, or what mIoU lacks of 1."""
+    """[N], how wrong each image is by its row: wrong or not, mistakes, the error of a number, what mIoU lacks of 1."""
     if task == "classification":
         return 1.0 - table.column("correct").to_numpy().astype(np.float64)
     if task == "detection":
         return (table.column("fp").to_numpy() + table.column("fn").to_numpy()).astype(np.float64)
+    if task == "regression":
+        return np.abs(table.column("error").to_numpy())
     return 1 - np.nan_to_num(table.column("miou").to_numpy().astype(np.float64), nan=1.0)
 
 

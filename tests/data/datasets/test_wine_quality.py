@@ -4,6 +4,7 @@ import io
 import numpy as np
 import pytest
 
+from pipeline.data import charts
 from pipeline.data.datasets import wine_quality
 from pipeline.data.store import Store
 from pipeline.errors import ParamsError, PipelineError
@@ -89,7 +90,7 @@ def test_columns_are_found_by_name(tmp_path, cache, server, monkeypatch):
 
 def test_a_chart_has_a_bar_for_each_property():
     low, high = np.array([0.0, 10.0, 5.0, 2.0]), np.array([1.0, 20.0, 5.0, 4.0])
-    image = wine_quality.chart(np.array([0.5, 20.0, 5.0, 9.0]), low, high)[..., 0]
+    image = charts.chart(np.array([0.5, 20.0, 5.0, 9.0]), low, high)[..., 0]
     assert image.shape == (48, 16)
     # half of 48, all of it, none where all rows are equal, and all where a value is above the range
     assert [int((image[:, 4 * i + 1] == 64).sum()) for i in range(4)] == [24, 48, 0, 48]

@@ -1,0 +1,317 @@
+"""Models that are fitted at once to stored numbers: heads, and regressions on a table or on features.
+
+An option that is given as a list where the model takes one value is chosen on held-out data: every combination of the
+values is tried, on the val split or on `folds` parts of train and val, and the best is fitted again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from pipeline import paths
+from pipeline.data import features as feature_files
+from pipeline.data.features import FeatureSplit
+from pipeline.errors import PipelineError
+from pipeline.params import HEADS, Generator, Run, check_options
+from pipeline.structures import DatasetInfo
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.seeding import derive
+
+EXTRACTOR = "extractor."
+"""Before the names of arrays of a checkpoint that the backbone of its features has learnt."""
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How options are chosen and what the chosen ones are fitted to.
+
+    Attributes:
+        folds: parts of train and val, each held out once; 0: val alone is held out.
+        retrain: whether the model itself is fitted to train and val instead of train.
+    """
+
+    folds: int
+    retrain: bool
+
+
+def choice(*, folds: Annotated[int, Field(ge=0, le=100)] = 0, retrain: bool = False) -> Choice:
+    """The options that every fitted model has beside its own; see `Choice`."""
+    return Choice(folds, retrain)
+
+
+def module_of(model: str) -> Any:
+    """The module of a model's path, such as `heads/linear`."""
+    return importlib.import_module(f"pipeline.models.{model.replace('/', '.')}")
+
+
+def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, list[Row]]:
+    """Fits a run's model.
+
+    Args:
+        entry: of `runs`.
+        name: its name there.
+        seed: of the model's own randomness and of the folds.
+
+    Returns:
+        The checkpoint, with the options that were chosen, and the rows of its log: one for each combination of options
+        that was tried, with the means over what was held out; without any, one for the model, or of a regression one
+        for each kept step.
+
+    Raises:
+        ParamsError: an option that the model does not have, or of another type.
+        PipelineError: what the model needs is not there.
+    """
+    folder = paths.inputs(entry.inputs)
+    info = feature_files.info_of(folder)
+    problem = (Classes if entry.model.startswith(f"{HEADS}/") else Targets)(entry.model, info, str(folder), seed)
+    tried, how = plan(problem.module.fit, entry.model_params, f"runs.{name}.model_params")
+    train, val = (problem.checked(feature_files.read(folder, split)) for split in ("train", "val"))
+    rows: list[Row] = []
+    if len(tried) > 1 or how.folds:
+        found = [problem.held_out(options, train, val, how.folds) for options in tried]
+        rows = [{"epoch": number, **row} for number, row in enumerate(found, 1)]
+        best = min(range(len(tried)), key=lambda index: problem.badness(found[index]))
+        print(f"{name}: {_said(tried[best])}: {_said(found[best])}")
+        tried = [tried[best]]
+    (options,) = tried
+    arrays = problem.fit(options, train)
+    rows = rows or problem.log(arrays, train, val)
+    if how.retrain:
+        arrays = problem.fit(options, joined(train, val))
+    arrays |= {f"{EXTRACTOR}{key}": array for key, array in feature_files.state_of(folder).items()}
+    return Checkpoint(entry.model, options, info, arrays), rows
+
+
+def plan(fit: Any, model_params: dict[str, Any], where: str) -> tuple[list[dict[str, Any]], Choice]:
+    """The combinations of options that are to be tried, in the order in which they are listed, and how.
+
+    Raises:
+        ParamsError: an option that the model does not have, or of another type.
+    """
+    own = {key: value for key, value in model_params.items() if key not in inspect.signature(choice).parameters}
+    shared = {key: value for key, value in model_params.items() if key not in own}
+    check_options(choice, shared, where)
+    annotations = {key: str(parameter.annotation) for key, parameter in inspect.signature(fit).parameters.items()}
+    listed = {
+        key: value for key, value in own.items() if isinstance(value, list) and "list[" not in annotations.get(key, "")
+    }
+    tried = [own | dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values())]
+    for options in tried or [own]:
+        check_options(fit, options, where)
+    return tried, choice(**shared)
+
+
+def joined(first: FeatureSplit, second: FeatureSplit) -> FeatureSplit:
+    """The samples of two splits as one."""
+
+    def both(one: np.ndarray | None, other: np.ndarray | None) -> Any:
+        return None if one is None or other is None else np.concatenate([one, other])
+
+    return FeatureSplit(
+        image_ids=first.image_ids + second.image_ids,
+        features=both(first.features, second.features),
+        labels=both(first.labels, second.labels),
+        targets=both(first.targets, second.targets),
+    )
+
+
+def some(split: FeatureSplit, rows: np.ndarray) -> FeatureSplit:
+    """The samples at some positions."""
+    return replace(
+        split,
+        image_ids=[split.image_ids[row] for row in rows],
+        features=split.features[rows],
+        labels=None if split.labels is None else split.labels[rows],
+        targets=None if split.targets is None else split.targets[rows],
+    )
+
+
+def folds_of(labels: np.ndarray | None, num: int, folds: int, seed: int) -> np.ndarray:
+    """The fold of each sample [num], of equal size up to one; with labels, each class is dealt out in turn."""
+    order = np.random.default_rng(derive(seed, "folds")).permutation(num)
+    if labels is not None:
+        order = order[np.argsort(labels[order], kind="stable")]
+    result = np.empty(num, np.int64)
+    result[order] = np.arange(num) % folds
+    return result
+
+
+@dataclass
+class _Problem:
+    """A model on its data.
+
+    Attributes:
+        model: its path under pipeline/models.
+        info: the dataset.
+        place: the folder of its numbers, for messages.
+        seed: of the model and of the folds.
+    """
+
+    model: str
+    info: DatasetInfo
+    place: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.module = module_of(self.model)
+
+    def checked(self, split: FeatureSplit) -> FeatureSplit:
+        raise NotImplementedError
+
+    def fit(self, options: dict[str, Any], split: FeatureSplit) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def figures(self, arrays: dict[str, np.ndarray], split: FeatureSplit) -> Row:
+        raise NotImplementedError
+
+    def badness(self, row: Row) -> tuple[float, ...]:
+        raise NotImplementedError
+
+    def log(self, arrays: dict[str, np.ndarray], train: FeatureSplit, val: FeatureSplit) -> list[Row]:
+        """One row with the figures of both splits."""
+        return [{"epoch": 1, **self.row(arrays, train, val)}]
+
+    def row(self, arrays: dict[str, np.ndarray], train: FeatureSplit, val: FeatureSplit) -> Row:
+        """The figures on what was fitted, and those on what was held out."""
+        held_out = {f"val_{key}": value for key, value in self.figures(arrays, val).items()}
+        return {**self.figures(arrays, train), **held_out}
+
+    def held_out(self, options: dict[str, Any], train: FeatureSplit, val: FeatureSplit, folds: int) -> Row:
+        """The means of `row` over the folds, or on val alone."""
+        rows = [
+            self.row(self.fit(options, fitted_to), fitted_to, left)
+            for fitted_to, left in self._parts(train, val, folds)
+        ]
+        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+    def _parts(self, train: FeatureSplit, val: FeatureSplit, folds: int) -> Iterator[tuple[FeatureSplit, FeatureSplit]]:
+        if not folds:
+            yield train, val
+            return
+        both = joined(train, val)
+        num = len(both.features)
+        if not 2 <= folds <= num:
+            raise PipelineError(f"{self.place}: {folds} folds of {num} samples; fix: folds from 2 to {num}")
+        fold = folds_of(both.labels, num, folds, self.seed)
+        for number in range(folds):
+            yield some(both, np.flatnonzero(fold != number)), some(both, np.flatnonzero(fold == number))
+
+
+class Classes(_Problem):
+    """A head; the best has the highest top1 on what is held out, then the least loss."""
+
+    def checked(self, split: FeatureSplit) -> FeatureSplit:
+        """The split.
+
+        Raises:
+            PipelineError: it has no labels.
+        """
+        if split.labels is None:
+            raise PipelineError(f"{self.place}: its images have no class labels, which {self.model} needs")
+        return split
+
+    def fit(self, options: dict[str, Any], split: FeatureSplit) -> dict[str, np.ndarray]:
+        """The head's arrays.
+
+        Raises:
+            PipelineError: all samples are of one class.
+        """
+        assert split.labels is not None
+        known = np.unique(split.labels)
+        if len(known) < 2:
+            what = f"all {len(split.labels)} samples are of class {self.info.classes[known[0]]!r}" if len(known) else ""
+            raise PipelineError(
+                f"{self.place}: {what or 'no samples'}, and {self.model} tells classes apart; fix: a dataset or folds "
+                "with at least two classes in what is fitted"
+            )
+        return self.module.fit(split.features, split.labels, len(self.info.classes), self.seed, **options)
+
+    def figures(self, arrays: dict[str, np.ndarray], split: FeatureSplit) -> Row:
+        """Loss and top1; the loss is the log-loss of probabilities, else the hinge loss of distances."""
+        assert split.labels is not None
+        scores = self.module.scores(arrays, split.features)
+        if self.module.PROBABILITIES:
+            of_truth = scores[np.arange(len(scores)), split.labels]
+            loss = float(-np.log(np.maximum(of_truth, 1e-7)).mean())
+        else:  # multiclass hinge loss of the distances (Crammer and Singer 2001)
+            of_truth = scores[np.arange(len(scores)), split.labels, None]
+            others = np.where(np.arange(scores.shape[1]) == split.labels[:, None], -np.inf, scores)
+            loss = float(np.maximum(0, 1 + others.max(1, keepdims=True) - of_truth).mean())
+        return {"loss": loss, "top1": float((scores.argmax(1) == split.labels).mean())}
+
+    def badness(self, row: Row) -> tuple[float, ...]:
+        """Smaller is better; what is not finite is worst."""
+        return (-row["val_top1"], row["val_loss"]) if np.isfinite(row["val_loss"]) else (1.0, 0.0)
+
+
+class Targets(_Problem):
+    """A regression; the best has the least mean squared error on what is held out."""
+
+    def checked(self, split: FeatureSplit) -> FeatureSplit:
+        """The split.
+
+        Raises:
+            PipelineError: it has no targets, or one is missing.
+        """
+        if split.targets is None or not np.isfinite(split.targets).all():
+            raise PipelineError(f"{self.place}: not every sample has a target, which {self.model} needs")
+        return split
+
+    def fit(self, options: dict[str, Any], split: FeatureSplit) -> dict[str, np.ndarray]:
+        """The model's arrays."""
+        assert split.targets is not None
+        return self.module.fit(split.features, split.targets, self.names(split), self.seed, **options)
+
+    def names(self, split: FeatureSplit) -> list[str]:
+        """Of the features, where they have any."""
+        named = self.info.feature_names
+        return named if len(named) == split.features.shape[1] else []
+
+    def figures(self, arrays: dict[str, np.ndarray], split: FeatureSplit) -> Row:
+        """Loss: the mean squared error."""
+        assert split.targets is not None
+        errors = self.module.values(arrays, split.features).astype(np.float64) - split.targets
+        return {"loss": float((errors**2).mean())}
+
+    def badness(self, row: Row) -> tuple[float, ...]:
+        """Smaller is better."""
+        return (row["val_loss"],)
+
+    def log(self, arrays: dict[str, np.ndarray], train: FeatureSplit, val: FeatureSplit) -> list[Row]:
+        """One row for each kept step of descent."""
+        losses, val_losses = (self.module.history(arrays, one.features, one.targets) for one in (train, val))
+        found = zip(arrays["steps"], losses, val_losses, strict=True)
+        return [{"epoch": int(step), "loss": float(loss), "val_loss": float(held)} for step, loss, held in found]
+
+
+def answers(model: str, arrays: dict[str, np.ndarray], features: np.ndarray) -> list[dict[str, Any]]:
+    """The columns of predictions.arrow of each row of features [N, D]."""
+    module = module_of(model)
+    if model.startswith(f"{HEADS}/"):
+        return [{"scores": scores} for scores in module.scores(arrays, features)]
+    return [{"value": float(value)} for value in module.values(arrays, features)]
+
+
+def gives_probabilities(model: str) -> bool:
+    """Whether a model's answers are probabilities of classes."""
+    return bool(getattr(module_of(model), "PROBABILITIES", False))
+
+
+def of_extractor(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of a checkpoint's arrays what the backbone of its features has learnt."""
+    return {key.removeprefix(EXTRACTOR): array for key, array in arrays.items() if key.startswith(EXTRACTOR)}
+
+
+def _said(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )

@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+
+from pipeline import paths
+from pipeline.data import features as feature_files
+from pipeline.data.features import FeatureSplit
+from pipeline.errors import ParamsError, PipelineError
+from pipeline.models.heads import knn, linear, softmax
+from pipeline.params import ClassificationEvaluation, Prediction, RegressionEvaluation, Run
+from pipeline.structures import DatasetInfo
+from pipeline.training import fitting
+
+PLACE = paths.features("toy")
+
+
+def split_of(num, seed, classes=3):
+    """Points of a plane whose class is told by the first number alone; the second is loud noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(num) % classes
+    features = np.column_stack([labels + rng.normal(0, 0.3, num), rng.normal(0, 30, num)]).astype(np.float32)
+    ids = [f"{seed}_{i}" for i in range(num)]
+    return FeatureSplit(ids, features, labels, (2 * features[:, 0] + 1).astype(np.float32))
+
+
+def run_of(model, **model_params):
+    evaluation = ClassificationEvaluation(top_k=2) if model.startswith("heads/") else RegressionEvaluation()
+    return Run(
+        model=model, dataset="toy", inputs="features/toy", model_params=model_params, training=None,
+        prediction=Prediction(split="test", batch_size=4), evaluation=evaluation,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def splits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    splits = {"train": split_of(60, 0), "val": split_of(30, 1), "test": split_of(30, 2)}
+    info = DatasetInfo("toy", ["classification"], ["red", "green", "blue"], 3, "none", "none", "made here")
+    feature_files.write(PLACE, info, {"backbone": "none"}, splits)
+    return splits
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def test_without_lists_the_model_is_fitted_to_train_as_it_is(splits):
+    checkpoint, rows = fitting.fitted(run_of("heads/linear", c=0.5), "toy", 0)
+    train = splits["train"]
+    assert same(checkpoint.arrays, linear.fit(train.features, train.labels, 3, 0, c=0.5))
+    assert checkpoint.model_params == {"c": 0.5}
+    assert [sorted(row) for row in rows] == [["epoch", "loss", "top1", "val_loss", "val_top1"]]
+
+
+def test_a_listed_option_is_chosen_on_val(splits, capsys):
+    checkpoint, rows = fitting.fitted(run_of("heads/knn", neighbours=[1, 15, 60]), "toy", 0)
+    train, val = splits["train"], splits["val"]
+    found = []
+    for neighbours in (1, 15, 60):
+        state = knn.fit(train.features, train.labels, 3, 0, neighbours=neighbours)
+        found.append(float((knn.scores(state, val.features).argmax(1) == val.labels).mean()))
+    assert [row["val_top1"] for row in rows] == found
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    chosen = (1, 15, 60)[int(np.argmax(found))]
+    assert checkpoint.model_params == {"neighbours": chosen}
+    assert int(checkpoint.arrays["neighbours"]) == chosen
+    assert f"toy: neighbours {chosen}: " in capsys.readouterr().out
+
+
+def test_every_combination_is_tried_and_the_last_list_changes_fastest(splits):
+    model_params = {"c": [0.1, 1.0], "power": [1.0, 0.5], "max_iter": 50}
+    tried, _ = fitting.plan(linear.fit, model_params, "runs.toy.model_params")
+    assert [(one["c"], one["power"]) for one in tried] == [(0.1, 1.0), (0.1, 0.5), (1.0, 1.0), (1.0, 0.5)]
+    assert all(one["max_iter"] == 50 for one in tried)
+
+
+def test_folds_hold_out_each_sample_of_train_and_val_once(splits, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        fitting.Classes,
+        "row",
+        lambda self, arrays, train, val: seen.append((train, val)) or {"val_top1": 1, "val_loss": 0},
+    )
+    fitting.fitted(run_of("heads/knn", folds=5), "toy", 0)
+    both = splits["train"].image_ids + splits["val"].image_ids
+    assert sorted(i for _, val in seen for i in val.image_ids) == sorted(both)
+    for train, val in seen:
+        assert sorted(train.image_ids + val.image_ids) == sorted(both)
+        assert np.bincount(val.labels).tolist() == [6, 6, 6]  # 90 samples, 30 of a class, in fifths
+
+
+def test_folds_are_of_equal_size_in_every_class_and_differ_by_seed():
+    labels = np.array([0] * 10 + [1] * 7)
+    fold = fitting.folds_of(labels, 17, 5, 0)
+    assert sorted(np.bincount(fold).tolist()) == [3, 3, 3, 4, 4]
+    assert np.bincount(fold[:10]).tolist() == [2] * 5
+    assert set(np.bincount(fold[10:])) == {1, 2}
+    assert np.array_equal(fold, fitting.folds_of(labels, 17, 5, 0))
+    assert not np.array_equal(fold, fitting.folds_of(labels, 17, 5, 1))
+
+
+def test_retraining_fits_the_chosen_options_to_train_and_val(splits):
+    options = {"l2": [0.001, 10.0], "epochs": 5, "retrain": True}
+    checkpoint, _ = fitting.fitted(run_of("heads/softmax", **options), "toy", 0)
+    both = fitting.joined(splits["train"], splits["val"])
+    assert checkpoint.model_params == {"l2": 0.001, "epochs": 5}
+    assert same(checkpoint.arrays, softmax.fit(both.features, both.labels, 3, 0, l2=0.001, epochs=5))
+
+
+def test_a_regression_logs_its_error_by_step_and_is_chosen_by_it(splits):
+    checkpoint, rows = fitting.fitted(run_of("regression/linear", steps=50), "toy", 0)
+    losses = [row["loss"] for row in rows]
+    assert [row["epoch"] for row in rows] == list(range(51))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] == pytest.approx(float((splits["train"].targets.astype(float) ** 2).mean()))
+    checkpoint, rows = fitting.fitted(run_of("regression/linear", l2=[1.0, 0.0], folds=3), "toy", 0)
+    assert checkpoint.model_params == {"l2": 0.0}  # the targets have no noise
+    assert rows[1]["val_loss"] < rows[0]["val_loss"]
+
+
+def test_what_the_backbone_has_learnt_comes_along(splits, tmp_path):
+    info, description = feature_files.describe(PLACE)
+    feature_files.write(PLACE, info, description, splits, {"codebook": np.eye(2, dtype=np.float32)})
+    checkpoint, _ = fitting.fitted(run_of("heads/knn"), "toy", 0)
+    assert same(fitting.of_extractor(checkpoint.arrays), {"codebook": np.eye(2, dtype=np.float32)})
+
+
+@pytest.mark.parametrize("model", ["heads/linear", "heads/svm", "heads/mlp", "heads/knn", "heads/hinge"])
+def test_one_class_alone_is_refused_in_one_line(splits, model):
+    alone = {name: split_of(9, seed, classes=1) for seed, name in enumerate(("train", "val"))}
+    info, description = feature_files.describe(PLACE)
+    feature_files.write(PLACE, info, description, alone)
+    with pytest.raises(PipelineError, match=r"^\S+toy: all 9 samples are of class 'red', and heads/.*; fix: "):
+        fitting.fitted(run_of(model), "toy", 0)
+
+
+@pytest.mark.parametrize(
+    ("model_params", "message"),
+    [
+        ({"cc": 1.0}, r"cc: unknown key; did you mean 'c'"),
+        ({"c": [1.0, "x"]}, r"c: should be a valid number \('x'\)"),
+        ({"c": []}, r"c: should be a valid number \(\[\]\)"),
+        ({"folds": -1}, r"folds: should be greater than or equal to 0 \(-1\)"),
+        ({"retrain": 1}, r"retrain: should be a valid boolean \(1\)"),
+    ],
+)
+def test_a_wrong_option_is_named(splits, model_params, message):
+    with pytest.raises(ParamsError, match=rf"runs.toy.model_params.{message}"):
+        fitting.fitted(run_of("heads/linear", **model_params), "toy", 0)
+
+
+def test_more_folds_than_samples_and_absent_truth_are_refused(splits):
+    with pytest.raises(PipelineError, match=r"100 folds of 90 samples; fix: folds from 2 to 90"):
+        fitting.fitted(run_of("heads/knn", folds=100), "toy", 0)
+    info, description = feature_files.describe(PLACE)
+    bare = {name: FeatureSplit(split.image_ids, split.features, None) for name, split in splits.items()}
+    feature_files.write(PLACE, info, description, bare)
+    with pytest.raises(PipelineError, match="not every sample has a target, which regression/linear needs"):
+        fitting.fitted(run_of("regression/linear"), "toy", 0)
+    with pytest.raises(PipelineError, match="its images have no class labels, which heads/knn needs"):
+        fitting.fitted(run_of("heads/knn"), "toy", 0)
