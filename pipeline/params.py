@@ -776,6 +776,10 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
         yield from _features_faults(params, at, generator)
         if generator.training.distillation is not None:
             yield _Fault((*at, "training", "distillation"), "only classifiers are distilled; fix: leave it out")
+    for mapping, learners in (("runs", params.runs), ("generators", params.generators)):
+        for name, learner in learners.items():
+            if learner.training is not None:
+                yield from _craft_faults((mapping, name, "training"), learner.task, learner.training)
     yield from _robustness_faults(params)
     yield from _contrast_faults(params)
     yield from _search_faults(params)
@@ -841,6 +845,36 @@ def _prediction_faults(name: str, run: Run) -> Iterator[_Fault]:
     elif run.prediction.ensemble and run.training is not None and len(run.training.seeds) < 2:
         num = len(run.training.seeds)
         yield _Fault((*at, "ensemble"), f"of {num} seeds; fix: write two or more in training.seeds")
+
+
+def _craft_faults(at: Location, task: str, training: Training) -> Iterator[_Fault]:
+    """Options of a training that its task, or another option, gives no meaning."""
+    for key in ("mixup", "cutmix", "cutout"):
+        value = getattr(training.online, key)
+        if value and task != "classification":
+            message = f"changes what {task} is to learn from an image ({value:g}); fix: leave it out"
+            yield _Fault((*at, "online", key), message)
+    if training.label_smoothing and task not in ("classification", "segmentation"):
+        message = f"{task} has no labels to smooth ({training.label_smoothing:g}); fix: write 0.0"
+        yield _Fault((*at, "label_smoothing"), message)
+    if training.loss != "cross_entropy" and task != "classification":
+        yield _Fault((*at, "loss"), f"a loss of classification, not of {task} ({training.loss}); fix: leave it out")
+    if training.loss == "hinge":
+        shares: dict[Location, float] = {
+            ("label_smoothing",): training.label_smoothing,
+            ("online", "mixup"): training.online.mixup,
+            ("online", "cutmix"): training.online.cutmix,
+        }
+        for place, value in shares.items():
+            if value:
+                message = f"gives an image shares of classes, the hinge loss knows one ({value:g}); fix: write 0.0"
+                yield _Fault((*at, *place), message)
+    if training.optimizer == "lbfgs":
+        needs = {"batch_size": "all", "accumulate": 1, "clip_norm": 0.0, "l1": 0.0, "backbone_lr_factor": 1.0}
+        for key, needed in {**needs, "layer_decay": 1.0}.items():
+            value = getattr(training, key)
+            if value != needed:
+                yield _Fault((*at, key), f"lbfgs searches along one smooth loss of all images ({value}); fix: {needed}")
 
 
 def _robustness_faults(params: Params) -> Iterator[_Fault]:
