@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import pyarrow as pa
 
 from pipeline import paths
 from pipeline.data import features as feature_files
-from pipeline.params import Params, Run
+from pipeline.params import Params, Run, is_fitted
 from pipeline.progress import progress
 from pipeline.training import checkpoint as checkpoints
+from pipeline.training import fitting
 from pipeline.training.inference import SCHEMAS, Network
 
 
@@ -29,13 +29,11 @@ def run(params: Params, name: str) -> None:
 def _write(params: Params, name: str, weights: Path, folder: Path) -> None:
     entry = params.runs[name]
     checkpoint = checkpoints.load(weights)
-    is_head = entry.model.startswith("heads/")
-    if is_head:
-        head = importlib.import_module(f"pipeline.models.{entry.model.replace('/', '.')}")
-        probabilities = head.PROBABILITIES
+    if is_fitted(entry.model):
+        probabilities = fitting.gives_probabilities(entry.model)
         split = feature_files.read(paths.inputs(entry.inputs), entry.prediction.split)
-        scores = head.scores(checkpoint.arrays, split.features)
-        rows = [{"image_id": i, "scores": s} for i, s in zip(split.image_ids, scores, strict=True)]
+        found = fitting.answers(entry.model, checkpoint.arrays, split.features)
+        rows = [{"image_id": image_id, **row} for image_id, row in zip(split.image_ids, found, strict=True)]
     else:
         network = Network(params, checkpoint)
         probabilities = network.probabilities

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params, Run
+from pipeline.params import Params, Run, is_fitted
 from pipeline.structures import Prediction, Sample
+from pipeline.training import fitting
 from pipeline.training.checkpoint import Checkpoint
 
 BOXES = pa.list_(pa.list_(pa.float32(), 4))
@@ -19,6 +19,7 @@ SCHEMAS = {
     "classification": {"scores": pa.list_(pa.float32())},
     "detection": {"boxes": BOXES, "scores": pa.list_(pa.float32()), "labels": pa.list_(pa.int32())},
     "segmentation": {"label_map": pa.binary()},
+    "regression": {"value": pa.float32()},
 }
 """The columns of predictions.arrow by task, besides image_id."""
 
@@ -57,35 +58,39 @@ class Network:
         return self.rows(collate([Sample("", "", image) for image in images], self.image_size))
 
 
-class Head:
-    """A head of scikit-learn behind the backbone that made its features."""
+class Fitted:
+    """A model that was fitted to features, behind the backbone that made them."""
 
     def __init__(self, params: Params, entry: Run, checkpoint: Checkpoint) -> None:
-        from pipeline.models import backbones
+        from pipeline.models import extractors
         from pipeline.training import seeding
 
-        space = params.features[entry.inputs.partition("/")[2]]
-        compute = None if space.backbone == "pixels" else seeding.set_up(params.defaults)
-        self.extractor = backbones.extractor(
+        name = entry.inputs.partition("/")[2]
+        space = params.features[name]
+        compute = seeding.set_up(params.defaults) if extractors.is_network(space.backbone) else None
+        self.extractor = extractors.extractor(
             space.backbone,
             space.weights,
             space.image_size,
+            options=space.options,
+            where=f"features.{name}",
             channels=checkpoint.info.channels,
             device=compute.device if compute else None,
             autocast=compute.autocast if compute else None,
+            state=fitting.of_extractor(checkpoint.arrays),
         )
-        self.head = importlib.import_module(f"pipeline.models.{entry.model.replace('/', '.')}")
+        self.model = entry.model
         self.arrays = checkpoint.arrays
-        self.probabilities = bool(self.head.PROBABILITIES)
+        self.probabilities = fitting.gives_probabilities(entry.model)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        """The scores of each image, [H, W, C] uint8 of any size."""
-        return [{"scores": scores} for scores in self.head.scores(self.arrays, self.extractor(list(images)))]
+        """The columns of each image, [H, W, C] uint8 of any size."""
+        return fitting.answers(self.model, self.arrays, self.extractor(list(images)))
 
 
-def predictor(params: Params, entry: Run, checkpoint: Checkpoint) -> Network | Head:
+def predictor(params: Params, entry: Run, checkpoint: Checkpoint) -> Network | Fitted:
     """What turns images into the rows of a run's predictions."""
-    return Head(params, entry, checkpoint) if entry.model.startswith("heads/") else Network(params, checkpoint)
+    return Fitted(params, entry, checkpoint) if is_fitted(entry.model) else Network(params, checkpoint)
 
 
 def columns(prediction: Prediction, size: tuple[int, int], original: tuple[int, int]) -> dict[str, Any]:
