@@ -8,13 +8,16 @@ PYTEST := $(WITH_VENV) OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 # bytecode is written at install, and by each first import after it
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro compare pull test test-all lint ui lock clean
+.PHONY: help install repro zoo compare pull test test-all lint ui lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 repro: $(STAMP) ## run the main job: raw images to reports/index.html, only what changed, on all cores (make repro JOBS=1)
 	$(WITH_VENV) python -m pipeline repro $(if $(JOBS),--jobs $(JOBS))
+
+zoo: $(STAMP) ## run recipes/zoo.yaml, a run for every idea, in build/zoo; keep its small results in reports/zoo (make zoo JOBS=2)
+	$(WITH_VENV) python .ci/zoo.py $(if $(JOBS),--jobs $(JOBS))
 
 BASE := main
 compare: $(STAMP) ## compare the workspace with BASE (make compare BASE=main): build/compare.md and .html; exit 2 when a gate fails

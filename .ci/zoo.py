@@ -1,0 +1,135 @@
+"""Runs a recipe in a copy of the project and keeps what is small of its results beside the project's own.
+
+    python .ci/zoo.py                    recipes/zoo.yaml in build/zoo, kept in reports/zoo
+
+The copy stays, so that the next time only what changed is run. Standard library alone.
+"""
+
+import argparse
+import filecmp
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+PROJECT = Path(__file__).parent.parent
+NOT_COPIED = ("reports/", "params.yaml", "dvc.lock")
+"""Tracked files of the project that the copy has of its own."""
+ORDINARY = ("predictions", "confusion", "calibration", "per_class", "agreement", "residuals")
+"""Pictures that every run has, of which only the numbers are kept."""
+MAX_PICTURE, MAX_TOTAL = 200_000, 3_000_000
+"""Bytes, as reports/ may hold them in git."""
+PLACES = ("data", "runs", "generators", "robustness", "visualise", "searches")
+
+
+def copy(source: Path, target: Path, recipe: Path) -> None:
+    """Brings the code of a copy up to date and sets its params; its data, reports and dvc.lock stay."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=source, capture_output=True, text=True, check=True).stdout
+    names = [name for name in tracked.split("\0") if name and not name.startswith(NOT_COPIED)]
+    names = [name for name in names if (source / name).is_file()]
+    if not (target / ".git").is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["git", "init", "-q"], cwd=target, check=True)  # DVC works in a repository
+    for name in names:
+        if not (target / name).is_file() or not filecmp.cmp(source / name, target / name, shallow=False):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, target / name)
+    for path in (target / "pipeline").rglob("*.py"):
+        if str(PurePosixPath(path.relative_to(target))) not in names:
+            path.unlink()
+    shutil.copy2(recipe, target / "params.yaml")
+    for place in PLACES:
+        (target / "reports" / place).mkdir(parents=True, exist_ok=True)
+
+
+def collect(reports: Path, target: Path) -> list[str]:
+    """Replaces `target` by what is kept of a folder of reports.
+
+    Returns:
+        One line for each picture that was left out for its size.
+    """
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    kept = [*sorted(reports.glob("*/*/metrics.json")), *sorted(reports.glob("searches/*/*.json"))]
+    kept += sorted((reports / "contrasts").glob("*"))
+    total = sum(path.stat().st_size for path in kept) + (reports / "summary.md").stat().st_size
+    pictures, left_out = [], []
+    for path in sorted([*reports.glob("visualise/*/*.png"), *reports.glob("*/*/pictures/*.png")]):
+        if path.relative_to(reports).parts[0] == "data" or path.stem in ORDINARY:
+            continue
+        size = path.stat().st_size
+        if size > MAX_PICTURE or total + size > MAX_TOTAL:
+            left_out.append(f"{path.relative_to(reports)}: left out ({size:,} bytes)")
+            continue
+        total += size
+        pictures.append(path)
+    for path in [*kept, *pictures]:
+        (fresh / path.relative_to(reports)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, fresh / path.relative_to(reports))
+    text = summary(
+        (reports / "summary.md").read_text(encoding="utf-8"), [path.relative_to(reports) for path in pictures]
+    )
+    (fresh / "summary.md").write_text(text, encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    return left_out
+
+
+def summary(text: str, pictures: list[Path]) -> str:
+    """The summary with the section of its pictures made of those that are kept, and of no others."""
+    shown = {str(PurePosixPath(path)) for path in pictures}
+    before, heading, after = text.partition("\n## Pictures\n")
+    blocks = re.split(r"\n(?=\*\*)", after.partition("\n## ")[0]) if heading else []
+    rest = after.partition("\n## ")[1] + after.partition("\n## ")[2]
+    listed = []
+    for block in blocks:
+        link = re.search(r"\]\(([^)]*)\)", block)
+        if link and unquote(link[1]) in shown:
+            listed.append(block.strip())
+            shown.discard(unquote(link[1]))
+    listed += [f"**{PurePosixPath(name).parts[1]}**\n\n![{PurePosixPath(name).stem}]({name})" for name in sorted(shown)]
+    section = "\n## Pictures\n\n" + "\n\n".join(listed) + "\n" if listed else ""
+    return (before + section + rest).replace("this file and the page `index.html` from `reports/`", "this table")
+
+
+def verdicts(reports: Path) -> str:
+    """How many contrasts came out how, such as `12 shows, 2 no evidence`."""
+    content = json.loads((reports / "contrasts/contrasts.json").read_text(encoding="utf-8"))
+    found = [one["verdict"] for one in content.values()]
+    return ", ".join(f"{found.count(verdict)} {verdict}" for verdict in dict.fromkeys(found))
+
+
+def main() -> int:
+    """Copies, runs and collects; the exit code of the run where that fails, and then nothing kept is touched."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", type=Path, default=PROJECT / "recipes/zoo.yaml")
+    parser.add_argument("--folder", type=Path, default=PROJECT / "build/zoo", help="of the copy")
+    parser.add_argument("--kept", type=Path, default=PROJECT / "reports/zoo", help="for the results")
+    parser.add_argument("--jobs", help="stages at once; default: as many as the machine takes")
+    given = parser.parse_args()
+    copy(PROJECT, given.folder, given.recipe)
+    start = time.monotonic()
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "repro",
+        "--keep-going",
+        *(["--jobs", given.jobs] if given.jobs else []),
+    ]
+    code = subprocess.run(command, cwd=given.folder, check=False).returncode
+    if code:
+        return code
+    for line in collect(given.folder / "reports", given.kept):
+        print(line, file=sys.stderr)
+    minutes = (time.monotonic() - start) / 60
+    print(f"{given.kept}: {verdicts(given.kept)}; {minutes:.1f} minutes", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""What the zoo keeps of a run: numbers, contrasts and a few pictures, below its size, with no link into nothing."""
+
+import importlib.util
+import json
+import re
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def zoo() -> ModuleType:
+    script = Path(__file__).parent.parent / ".ci" / "zoo.py"
+    spec = importlib.util.spec_from_file_location("zoo", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SUMMARY = """# Summary
+
+| a | b |
+
+## Pictures
+
+**one**: Predictions next to the truth
+
+![Predictions](runs/one/pictures/predictions.png)
+
+**map**: Points
+
+![Points](visualise/map/points.png)
+
+## Data
+
+licences
+"""
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    folder = tmp_path / "reports"
+    sizes = {
+        "index.html": 10,
+        "runs/one/metrics.json": 10,
+        "runs/one/training.csv": 10,
+        "runs/one/pictures/predictions.png": 10,
+        "runs/one/pictures/templates.png": 10,
+        "visualise/map/points.png": 10,
+        "visualise/big/points.png": 200_001,
+        "data/digits/pictures/labels.png": 10,
+        "contrasts/depth.svg": 10,
+        "searches/lr/search.json": 10,
+    }
+    for name, size in sizes.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x" * size)
+    (folder / "summary.md").write_text(SUMMARY)
+    content = {"depth": {"verdict": "shows"}, "width": {"verdict": "no evidence"}, "rate": {"verdict": "shows"}}
+    (folder / "contrasts/contrasts.json").write_text(json.dumps(content))
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_numbers_and_pictures_that_not_every_run_has_are_kept(zoo: ModuleType, reports: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept/runs/gone").mkdir(parents=True)
+    left_out = zoo.collect(reports, tmp_path / "kept")
+    assert names(tmp_path / "kept") == {
+        "summary.md",
+        "runs/one/metrics.json",
+        "runs/one/pictures/templates.png",
+        "visualise/map/points.png",
+        "contrasts/contrasts.json",
+        "contrasts/depth.svg",
+        "searches/lr/search.json",
+    }
+    assert left_out == ["visualise/big/points.png: left out (200,001 bytes)"]
+    assert not (tmp_path / "kept/runs/gone").exists()
+    assert zoo.verdicts(tmp_path / "kept") == "2 shows, 1 no evidence"
+
+
+def test_the_summary_links_what_is_kept_and_nothing_else(zoo: ModuleType, reports: Path, tmp_path: Path) -> None:
+    zoo.collect(reports, tmp_path / "kept")
+    text = (tmp_path / "kept/summary.md").read_text()
+    assert re.findall(r"\]\(([^)]*)\)", text) == ["visualise/map/points.png", "runs/one/pictures/templates.png"]
+    assert "**map**: Points" in text
+    assert text.index("| a | b |") < text.index("## Pictures") < text.index("## Data")
+    assert text.endswith("licences\n")
+
+
+def test_the_whole_stays_below_its_size(zoo: ModuleType, reports: Path, tmp_path: Path) -> None:
+    for index in range(20):
+        place = reports / f"visualise/v{index:02}/points.png"
+        place.parent.mkdir()
+        place.write_bytes(b"x" * 190_000)
+    left_out = zoo.collect(reports, tmp_path / "kept")
+    total = sum(path.stat().st_size for path in (tmp_path / "kept").rglob("*") if path.is_file())
+    assert 2_800_000 < total <= 3_000_000 + 2_000  # links to pictures come on top
+    assert len(left_out) == 1 + 20 - 15
+
+
+def test_a_copy_takes_new_code_and_keeps_its_results(zoo: ModuleType, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for name in (
+        "pipeline/a.py",
+        "pipeline/b.py",
+        "dvc.yaml",
+        "dvc.lock",
+        "params.yaml",
+        "reports/runs/one/metrics.json",
+    ):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("1")
+    subprocess.run(["git", "init", "-q"], cwd=source, check=True)
+    subprocess.run(["git", "add", "-A"], cwd=source, check=True)
+    (source / "recipe.yaml").write_text("recipe")
+    zoo.copy(source, target, source / "recipe.yaml")
+    assert {name for name in names(target) if not name.startswith(".git/")} == {
+        "pipeline/a.py",
+        "pipeline/b.py",
+        "dvc.yaml",
+        "params.yaml",
+    }
+    assert (target / "params.yaml").read_text() == "recipe"
+    (target / "dvc.lock").write_text("of the copy")
+    (source / "pipeline/a.py").write_text("2")
+    (source / "pipeline/b.py").unlink()
+    zoo.copy(source, target, source / "recipe.yaml")
+    assert (target / "pipeline/a.py").read_text() == "2"
+    assert not (target / "pipeline/b.py").exists()
+    assert (target / "dvc.lock").read_text() == "of the copy"
