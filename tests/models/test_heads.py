@@ -214,3 +214,15 @@ def test_a_class_without_samples_is_never_chosen(name):
     assert (found.argmax(1) != 1).all()
     if importlib.import_module(f"pipeline.models.heads.{name}").PROBABILITIES:
         assert (found[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize(("num_classes", "label"), [(1, 0), (3, 1)])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_single_class_is_the_answer_to_everything(name, num_classes, label):
+    train, _, test = data([0, 1])
+    head = importlib.import_module(f"pipeline.models.heads.{name}")
+    found = head.scores(head.fit(train, np.full(len(train), label), num_classes, 3), test)
+    assert found.shape == (len(test), num_classes)
+    assert (found.argmax(1) == label).all()
+    if head.PROBABILITIES:
+        assert found[:, label] == pytest.approx(1)

@@ -36,9 +36,12 @@ def fit(
     from sklearn.linear_model import LogisticRegression
 
     state = scaling(features, power)
-    model: Any = LogisticRegression(C=c, max_iter=max_iter).fit(features_scaled(state, features), labels)
     weight = np.zeros((num_classes, features.shape[1]), np.float32)
     bias = np.full(num_classes, -np.inf, np.float32)
+    if (labels == labels[0]).all():  # of which scikit-learn makes no regression
+        bias[labels[0]] = 0.0
+        return {**state, "weight": weight, "bias": np.maximum(bias, -1e9)}
+    model: Any = LogisticRegression(C=c, max_iter=max_iter).fit(features_scaled(state, features), labels)
     if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
         weight[model.classes_[1]], bias[model.classes_] = model.coef_[0], [0.0, model.intercept_[0]]
     else:

@@ -40,11 +40,16 @@ def fit(
     gamma = 1 / features.shape[1]
     dual = np.zeros((num_classes, len(labels)), np.float64)
     bias = np.full(num_classes, -1e9, np.float64)
-    for label in np.unique(labels):
+    present = np.unique(labels)
+    if len(present) == 1:  # nothing to tell it from: score 0, whatever the features
+        bias[present] = 0.0
+    for label in present if len(present) > 1 else ():
         machine: Any = SVC(C=c, kernel=kernel, gamma=gamma).fit(scaled, labels == label)
         dual[label, machine.support_] = machine.dual_coef_[0]
         bias[label] = machine.intercept_[0]
-    used = dual.any(0)
+    used = np.flatnonzero(dual.any(0))
+    if not used.size:  # a kernel is with at least one vector
+        used = np.array([0])
     return {
         **state,
         "support": scaled[used].astype(np.float32),
