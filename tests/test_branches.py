@@ -46,6 +46,7 @@ class Job:
         params = YAML(typ="safe").load(PROJECT / "params.yaml")
         pixels = {"inputs": "raw/digits", "backbone": "pixels", "weights": "none", "image_size": 8, "batch_size": 64}
         params |= {"augmentations": {}, "generators": {}, "visualisations": {}, "robustness": {}, "contrasts": {}}
+        params |= {"searches": {}}
         params |= {"datasets": {"digits": params["datasets"]["digits"]}, "features": {"pixels": pixels}}
         params["runs"] = {name: {**HEAD, "model_params": {"neighbours": 5}} for name in ("one", "other")}
         params["compare"] = {"gates": {"one": {"top1": {"min_delta": -0.02, "level": 0.95}}}}
@@ -55,6 +56,15 @@ class Job:
         shutil.copy(PROJECT / ".dvc/config", folder / ".dvc/config")
         self.call("git", "config", "merge.dvc-lock.driver", f'"{sys.executable}" -m pipeline merge-lock %O %A %B')
         self.call("git", "config", "merge.regenerated.driver", "true")
+
+    def install(self) -> None:
+        """What `make` would install, taken from the environment of the tests."""
+        (self.folder / ".venv").mkdir()
+        for path in Path(sys.prefix).iterdir():
+            (self.folder / ".venv" / path.name).symlink_to(path)
+        stamp = self.folder / ".venv/.installed"
+        stamp.unlink(missing_ok=True)
+        stamp.touch()
 
     def write(self, params: dict) -> None:
         self.params = params
@@ -89,8 +99,9 @@ def test_a_branch_is_run_compared_and_merged(tmp_path: Path) -> None:
     assert "train@one" in said
     assert "started train@other" not in said
 
-    comment = [sys.executable, "-m", "pipeline", "compare", "main", "--md", "build/compare.md"]
-    job.call(*comment, "--html", "build/compare.html", "--json", "build/compare.json", code=3)
+    job.install()
+    said = job.call("make", "compare", "BASE=main", code=2)
+    assert "Error 3" in said  # the gate's exit code, of which make makes its own
     content = json.loads((tmp_path / "build/compare.json").read_text())
     verdicts = {run["run"]: run for run in content["runs"]}
     assert verdicts["one"]["verdict"] == "worse"

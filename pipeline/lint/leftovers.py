@@ -31,6 +31,7 @@ def find(params: Params, stages: Collection[str]) -> Leftovers:
         paths.generator_report: list(params.generators),
         paths.visualisation_report: list(params.visualisations),
         paths.robustness_report: list(params.robustness),
+        paths.search_report: list(params.searches),
     }
     folders = []
     for place, names in owned.items():

@@ -37,6 +37,9 @@ CAPTIONS = {
     "duplicates": "Equal and nearly equal images, in pairs; those across splits first",
     "corruptions": "One image under each corruption",
     "severities": "Score by corruption and severity",
+    "slices": "The metric over each option; the star is the best trial",
+    "landscape": "The metric over pairs of options; a cross diverged",
+    "history": "The metric from trial to trial",
     "heat": "Images and what speaks for their class",
     "points": "A point for each image, coloured by class",
     "images": "The images at their points",
@@ -141,6 +144,29 @@ class RobustnessReport:
 
 
 @dataclass(frozen=True)
+class SearchReport:
+    """What reports/searches/<name> holds.
+
+    Attributes:
+        run: whose options were searched.
+        scores: the scalars of metrics.json: the best value and the counts of trials.
+        best: options of the best trial, as text, by their dotted keys.
+        command: that runs the job with them.
+        explained: of a whole grid, how much of the metric's variance each option explains alone.
+        protocol: (what, value) pairs.
+    """
+
+    name: str
+    run: str
+    scores: dict[str, float | None]
+    best: dict[str, str]
+    command: str
+    explained: list[tuple[str, float]]
+    protocol: list[tuple[str, str]]
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
 class Visualisation:
     """What reports/visualise/<name> holds."""
 
@@ -179,6 +205,7 @@ class Contents:
     augmentations: list[DataReport]
     visualisations: list[Visualisation]
     robustness: list[RobustnessReport] = field(default_factory=list)
+    searches: list[SearchReport] = field(default_factory=list)
     strays: list[Path] = field(default_factory=list)
 
 
@@ -202,6 +229,7 @@ def read_contents(params: Params) -> Contents:
         augmentations=[_read_data(name) for name in params.augmentations],
         visualisations=[_read_visualisation(name, entry.inputs) for name, entry in params.visualisations.items()],
         robustness=[_read_robustness(name, entry.run) for name, entry in params.robustness.items()],
+        searches=[_read_search(name) for name in params.searches],
         strays=_strays(params),
     )
 
@@ -366,6 +394,21 @@ def _read_robustness(name: str, run: str) -> RobustnessReport:
     )
 
 
+def _read_search(name: str) -> SearchReport:
+    folder = paths.search_report(name)
+    metrics, best = read_json(folder / "metrics.json"), read_json(folder / "best.json")
+    return SearchReport(
+        name,
+        str(best["run"]),
+        read_metrics(folder / "metrics.json"),
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in best["params"].items()},
+        str(best["command"]),
+        [(key, share) for key, share in metrics.get("explained") or []],
+        [(str(what), _phrase(value)) for what, value in metrics.get("protocol") or []],
+        read_pictures(folder / "pictures"),
+    )
+
+
 def _read_visualisation(name: str, inputs: str) -> Visualisation:
     folder = paths.visualisation_report(name)
     content = read_json(folder / "visualisation.json")
@@ -404,6 +447,7 @@ def _strays(params: Params) -> list[Path]:
         paths.REPORTS / "generators": set(params.generators),
         paths.REPORTS / "data": set(params.datasets) | set(params.augmentations),
         paths.REPORTS / "robustness": set(params.robustness),
+        paths.REPORTS / "searches": set(params.searches),
         paths.REPORTS / "visualise": set(params.visualisations),
     }
     return [

@@ -63,6 +63,19 @@ def render(contents: Contents, contrasts: Sequence[Contrast] = ()) -> str:
             for one in contents.robustness
         ]
         lines += table(["name", "run", "mean under corruption ↑", "share of clean ↑"], rows, num_text=2)
+    if contents.searches:
+        lines += ["", "## Searches", "", "Options that did best on the validation split.", ""]
+        rows = [
+            [
+                text(one.name),
+                text(one.run),
+                text(", ".join(f"{key} {value}" for key, value in one.best.items())),
+                printed(next(iter(one.scores.values()))),
+                printed(one.scores.get("trials")),
+            ]
+            for one in contents.searches
+        ]
+        lines += table(["name", "run", "best options", "value", "trials"], rows, num_text=3)
     if contents.duels:
         lines += ["", "## Features or pixels", "", "Top-1 of the same head with the same parameters.", ""]
         rows = [

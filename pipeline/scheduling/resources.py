@@ -89,6 +89,8 @@ def _is_network(params: Params, verb: str, name: str | None) -> bool:
     if verb in ("train", "predict"):
         entry = params.learners.get(str(name))
         return not (isinstance(entry, Run) and entry.model.startswith(f"{HEADS}/"))
+    if verb == "search":
+        return name in params.searches and not params.searches[name].model.startswith(f"{HEADS}/")
     if verb == "extract":
         return name not in params.features or params.features[name].backbone != "pixels"
     if verb == "visualise":

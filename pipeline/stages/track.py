@@ -30,6 +30,7 @@ SECTIONS = {
     "sample": "generators",
     "evaluate_generator": "generators",
     "corrupt": "robustness",
+    "search": "searches",
     "visualise": "visualisations",
 }
 

@@ -1,0 +1,143 @@
+"""Pictures of a search: the metric over each option, over pairs of options, and how it rose from trial to trial."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from pipeline.params import Choices, Range, Search
+from pipeline.reporting.plots import BLUE, GREY, INK, ORANGE, QUIET, _figure
+
+if TYPE_CHECKING:
+    from pipeline.training.search import Trial
+
+MAX_PAIRS = 3
+COLUMNS = 3
+
+
+def draw(folder: Path, entry: Search, trials: Sequence[Trial], best: Trial) -> None:
+    """Writes slices.png and history.png, and landscape.png where there are two options or more.
+
+    Args:
+        folder: that exists.
+        entry: of `searches`.
+        trials: all of them; those without a value are marked where they were tried.
+        best: of them.
+    """
+    _slices(folder / "slices.png", entry, trials, best)
+    _history(folder / "history.png", entry, trials, best)
+    if len(entry.space) > 1:
+        _landscape(folder / "landscape.png", entry, trials, best)
+
+
+def _slices(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) -> None:
+    """The metric over each option alone."""
+    num = len(entry.space)
+    columns = min(num, COLUMNS)
+    rows = -(-num // columns)
+    with _figure(path, (3.4 * columns + 0.6, 2.9 * rows)) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        for axes in grid[num:]:
+            axes.set_axis_off()
+        for index, (axes, key) in enumerate(zip(grid, entry.space, strict=False)):
+            for state, style in _STYLES.items():
+                some = [trial for trial in trials if trial.state == state and trial.value is not None]
+                places = [_place(entry, key, trial) for trial in some]
+                axes.plot(places, _values(some), linestyle="none", **style)
+            axes.plot([_place(entry, key, best)], _values([best]), **_BEST)
+            _scale(axes, entry, key, "x")
+            axes.set_ylabel(entry.metric if index % columns == 0 else "")
+            axes.grid(axis="y")
+
+
+def _history(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) -> None:
+    """The metric of each trial and the best so far."""
+    from pipeline.training.state import higher_is_better
+
+    with _figure(path, (6.4, 3.0)) as figure:
+        axes = figure.subplots()
+        for state, style in _STYLES.items():
+            some = [trial for trial in trials if trial.state == state and trial.value is not None]
+            numbers = [trial.number for trial in some]
+            axes.plot(numbers, _values(some), linestyle="none", label=state if some else None, **style)
+        complete = [trial for trial in trials if trial.state == "complete"]
+        rising = np.maximum if higher_is_better(entry.metric) else np.minimum
+        best_so_far = rising.accumulate(_values(complete))
+        axes.step([trial.number for trial in complete], best_so_far, where="post", color=ORANGE, label="best so far")
+        axes.plot([best.number], _values([best]), **_BEST)
+        axes.set(xlabel="trial", ylabel=entry.metric)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=4, borderaxespad=0.2)
+        axes.grid(axis="y")
+
+
+def _landscape(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) -> None:
+    """The metric, as colour, over pairs of options; what has no value is a cross."""
+    pairs = list(itertools.combinations(entry.space, 2))[:MAX_PAIRS]
+    valued = [trial for trial in trials if trial.value is not None]
+    values = _values(valued)
+    others = [trial for trial in trials if trial.value is None]
+    with _figure(path, (4.1 * len(pairs) + 0.8, 3.6)) as figure:
+        grid = figure.subplots(1, len(pairs), squeeze=False)[0]
+        for axes, (across, up) in zip(grid, pairs, strict=True):
+
+            def places(some: Sequence[Trial], across: str = across, up: str = up) -> tuple[list[float], list[float]]:
+                return [_place(entry, across, trial) for trial in some], [_place(entry, up, trial) for trial in some]
+
+            shown = axes.scatter(*places(valued), c=values, cmap="viridis", s=90, edgecolors="white", linewidths=0.8)
+            axes.scatter(*places(others), marker="x", color=QUIET, s=45, linewidths=1.2)
+            axes.scatter(*places([best]), marker="*", s=240, facecolors="none", edgecolors=ORANGE, linewidths=1.8)
+            _scale(axes, entry, across, "x")
+            _scale(axes, entry, up, "y")
+            axes.grid()
+        figure.colorbar(shown, ax=list(grid), label=entry.metric, shrink=0.9)
+
+
+def _values(trials: Sequence[Trial]) -> np.ndarray:
+    """[N], the metric of trials that have it."""
+    return np.array([trial.value for trial in trials], float)
+
+
+def _place(entry: Search, key: str, trial: Trial) -> float:
+    """Where a value stands on its axis: the number itself, or the index of the choice."""
+    tried, value = entry.space[key], trial.values[key]
+    if isinstance(tried, Range) or _are_numbers(tried):
+        return float(value)
+    return float([json.dumps(choice) for choice in tried.choices].index(json.dumps(value)))
+
+
+def _are_numbers(tried: Choices) -> bool:
+    return all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in tried.choices)
+
+
+def _scale(axes: Axes, entry: Search, key: str, which: str) -> None:
+    """Names an axis, in the logarithm where the key is searched so, with a tick for each choice."""
+    tried = entry.space[key]
+    side: Any = axes.xaxis if which == "x" else axes.yaxis
+    side.set_label_text(key)
+    side.label.set_color(INK)
+    if isinstance(tried, Range) and tried.log:
+        getattr(axes, f"set_{which}scale")("log")
+        side.set_minor_formatter(NullFormatter())
+    elif isinstance(tried, Choices) and _are_numbers(tried):
+        side.set_ticks(tried.choices)
+    elif isinstance(tried, Choices):
+        side.set_ticks(range(len(tried.choices)), [_short(choice) for choice in tried.choices])
+
+
+def _short(choice: Any) -> str:
+    text = choice if isinstance(choice, str) else json.dumps(choice, separators=(",", ":"))
+    return text if len(text) <= 14 else f"{text[:13]}…"
+
+
+_STYLES: dict[str, dict[str, Any]] = {
+    "complete": {"color": BLUE, "marker": "o", "markersize": 5.5, "alpha": 0.85},
+    "pruned": {"color": GREY, "marker": "o", "markersize": 5.5, "markerfacecolor": "none"},
+}
+_BEST: dict[str, Any] = {"color": ORANGE, "marker": "*", "markersize": 13, "linestyle": "none"}

@@ -1,0 +1,175 @@
+"""The search stage on a small store: what it writes, that training agrees with it, and that a kill changes nothing."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import paths
+from pipeline.data.store import to_row, writing
+from pipeline.errors import ParamsError, PipelineError
+from pipeline.params import Params, load
+from pipeline.stages import extract, search, train
+from pipeline.structures import DatasetInfo, Sample
+from pipeline.training.search import Trial
+
+PARAMS = """
+defaults:
+  {device: cpu, precision: float32, threads: 1, seed: 0, training: {epochs: 3, optimizer: adamw, lr: 0.01,
+   weight_decay: 0.01, schedule: constant, warmup_epochs: 0, batch_size: 8, clip_norm: 1.0, ema_decay: 0.0}}
+tracking: {uri: sqlite:///mlflow.db, experiment: toy, required: false, timeout: 5}
+datasets: {dots: {source: digits, inputs: requirements.lock, options: {}}}
+augmentations: {}
+features: {pixels: {inputs: raw/dots, backbone: pixels, weights: none, image_size: 8, batch_size: 4}}
+runs:
+  linear: {model: heads/linear, dataset: dots, inputs: features/pixels, model_params: {}, training: {},
+    prediction: {split: test, batch_size: 2}, evaluation: {top_k: 2}}
+  resnet: {model: classification/resnet, dataset: dots, inputs: raw/dots,
+    model_params: {layers: [1, 1, 1, 1], channels: [2, 2, 2, 2], small_stem: true}, training: {},
+    prediction: {split: test, batch_size: 2}, evaluation: {top_k: 2}}
+generators: {}
+visualisations: {}
+searches:
+  penalty: {run: linear, model: heads/linear, dataset: dots, inputs: features/pixels, method: grid, metric: val_loss,
+    space: {model_params.c: {low: 0.01, high: 100, log: true, steps: 5}, model_params.power: {choices: [0.5, 1.0]}}}
+  rate: {run: resnet, model: classification/resnet, dataset: dots, inputs: raw/dots, method: random, trials: 4,
+    metric: val_loss, epochs: 2, pruning: median, space: {training.lr: {low: 0.0001, high: 1, log: true},
+    model_params.layers: {choices: [[1, 1, 1, 1], [2, 1, 1, 1]]}, training.online.mixup: {low: 0, high: 0.5}}}
+"""
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Forty noisy 8x8 images of two classes, light on the left or on the right, and their pixels as features."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    paths.PARAMS.write_text(PARAMS)
+    info = DatasetInfo("dots", ["classification"], ["left", "right"], 1, "none", "none", "here", image_size=[8, 8])
+    rng = np.random.default_rng(0)
+    with writing(paths.raw("dots"), info) as writer:
+        for split, num in (("train", 16), ("val", 12), ("test", 12)):
+            for index in range(num):
+                image = rng.integers(0, 160, (8, 8, 1))
+                image[:, :4] += 60 * (index % 2 == 0)
+                sample = Sample(f"{split}{index}", f"{index}.png", image.astype(np.uint8), label=index % 2)
+                writer.add(split, to_row(sample))
+    found = load()
+    extract.run(found, "pixels")
+    return found
+
+
+def table(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((paths.search_report(name) / "trials.csv").read_text().splitlines()))
+
+
+def content(name: str, file: str) -> dict[str, Any]:
+    return dict(json.loads((paths.search_report(name) / file).read_text()))
+
+
+def written(name: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in paths.search_report(name).rglob("*.*")}
+
+
+def test_a_grid_over_a_head_finds_the_extreme_of_its_table(params: Params) -> None:
+    search.run(params, "penalty")
+    rows = table("penalty")
+    tried = {(float(row["model_params.c"]), float(row["model_params.power"])) for row in rows}
+    assert tried == {(c, power) for c in (0.01, 0.1, 1.0, 10.0, 100.0) for power in (0.5, 1.0)}
+    lowest = min(rows, key=lambda row: float(row["val_loss"]))
+    best, metrics = content("penalty", "best.json"), content("penalty", "metrics.json")
+    assert best["value"] == metrics["best_val_loss"] == float(lowest["val_loss"])
+    assert best["trial"] == int(lowest["trial"])
+    assert best["params"]["model_params.c"] == float(lowest["model_params.c"])
+    assert metrics["trials"] == metrics["complete"] == 10
+    assert metrics["pruned"] == metrics["diverged"] == 0
+    assert {key for key, _ in metrics["explained"]} == {"model_params.c", "model_params.power"}
+    assert sorted(path.name for path in (paths.search_report("penalty") / "pictures").iterdir()) == [
+        "history.png",
+        "landscape.png",
+        "slices.png",
+    ]
+
+
+def test_training_with_the_best_options_gives_the_value_that_the_search_found(params: Params) -> None:
+    from dvc.utils.hydra import apply_overrides
+
+    search.run(params, "penalty")
+    search.run(params, "rate")
+    apply_overrides(
+        "params.yaml", [*content("penalty", "best.json")["options"], *content("rate", "best.json")["options"]]
+    )
+    apply_overrides("params.yaml", ["++runs.resnet.training.epochs=2"])
+    changed = load()
+    assert changed.runs["linear"].model_params == {
+        key.partition(".")[2]: value for key, value in content("penalty", "best.json")["params"].items()
+    }
+    for run, name in (("linear", "penalty"), ("resnet", "rate")):
+        train.run(changed, run)
+        header, *_, last = (paths.run_report(run) / "training.csv").read_text().splitlines()
+        row = dict(zip(header.split(","), last.split(","), strict=True))
+        assert float(row["val_loss"]) == content(name, "best.json")["value"]
+
+
+def test_a_search_of_networks_draws_rates_and_layers_and_writes_the_same_bytes_again(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search.run(params, "rate")
+    first = written("rate")
+    rows = table("rate")
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
+    assert all(0.0001 <= float(row["training.lr"]) <= 1 for row in rows)
+    assert {row["model_params.layers"] for row in rows} <= {"[1, 1, 1, 1]", "[2, 1, 1, 1]"}
+    states = [row["state"] for row in rows]
+    metrics = content("rate", "metrics.json")
+    assert [metrics[state] for state in ("complete", "pruned", "diverged")] == [
+        states.count(state) for state in ("complete", "pruned", "diverged")
+    ]
+    for file in (paths.RESUME / "searches/rate").iterdir():
+        file.unlink()
+    from pipeline.training import loop
+
+    fit, calls = loop.fit, []
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(loop, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(params, "rate")
+    search.run(params, "rate")
+    assert len(calls) == 5  # two trials, one that was interrupted, and the two that were left
+    assert written("rate") == first
+
+
+def test_what_no_trial_could_use_is_told_before_anything_is_trained(params: Params) -> None:
+    text = PARAMS.replace("[[1, 1, 1, 1], [2, 1, 1, 1]]", "[[1, 1, 1, 1], two]")
+    paths.PARAMS.write_text(text)
+    with pytest.raises(ParamsError, match=r"searches\.rate\.space\.model_params\.layers: .* \('two'\)"):
+        search.run(load(), "rate")
+    paths.PARAMS.write_text(PARAMS.replace("grid, metric: val_loss", "grid, metric: val_tp1"))
+    with pytest.raises(ParamsError, match=r"searches\.penalty\.metric: linear has no column .*did you mean 'val_top1'"):
+        search.run(load(), "penalty")
+    assert not paths.search_report("rate").exists()
+    assert not paths.search_report("penalty").exists()
+
+
+def test_a_search_in_which_all_diverges_says_so(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.PARAMS.write_text(PARAMS.replace("{low: 0.0001, high: 1, log: true}", "{low: 1e+30, high: 1e+35, log: true}"))
+    with pytest.raises(PipelineError, match="no trial of the search came to its end"):
+        search.run(load(), "rate")
+
+
+def test_a_whole_grid_says_what_each_option_explains() -> None:
+    values = {(0, "x"): 1.0, (0, "y"): 2.0, (1, "x"): 3.0, (1, "y"): 6.0}
+    trials = [Trial(i, "complete", value, 1, {"a": a, "b": b}) for i, ((a, b), value) in enumerate(values.items())]
+    # mean 3, variance (4 + 1 + 0 + 9) / 4 = 3.5; of the means over b, 1.5 and 4.5: 2.25; over a, 2 and 4: 1
+    assert search.explained(trials) == pytest.approx({"a": 2.25 / 3.5, "b": 1 / 3.5})
+    assert search.explained([*trials, Trial(4, "diverged", None, 1, {"a": 2, "b": "x"})]) == {}
+    assert search.explained([Trial(i, "complete", 1.0, 1, {"a": i}) for i in range(3)]) == {}
