@@ -19,7 +19,6 @@ from pipeline.models.layers import Normalise
 from pipeline.structures import Batch, DatasetInfo, Prediction
 
 TEMPERATURE = 0.07  # of the neighbours' weights: Wu et al. 2018, section 3.4
-EMPTY = -1  # label of a place of the memory that nothing is in
 
 
 class SelfSupervised(nn.Module):
@@ -40,7 +39,7 @@ class SelfSupervised(nn.Module):
     """
 
     embeddings: Tensor
-    labels: Tensor
+    classes: Tensor
     probabilities = True
 
     def __init__(self, network: nn.Module, info: DatasetInfo, *, neighbours: int, memory: int) -> None:
@@ -48,14 +47,14 @@ class SelfSupervised(nn.Module):
         if info.image_size is None:
             raise PipelineError(f"dataset {info.name}: images of several sizes; fix: set training.image_size")
         self.network = network
-        self.num_classes, self.neighbours = len(info.classes), min(neighbours, memory)
+        self.neighbours = min(neighbours, memory)
         was_training = network.training
         with torch.no_grad():
             network.eval()
             self.dimension = network(torch.zeros(1, info.channels, *info.image_size)).shape[1]
             network.train(was_training)
         self.register_buffer("embeddings", torch.zeros(memory, self.dimension))
-        self.register_buffer("labels", torch.full((memory,), EMPTY))
+        self.register_buffer("classes", torch.zeros(len(info.classes), memory))  # 1 where an image is of a class
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The loss of a task that needs no labels."""
@@ -84,23 +83,22 @@ class SelfSupervised(nn.Module):
             embeddings.append(self.embed(batch.images.to(device)))
             labels.append(batch.labels.to(device))
         self.train(was_training)
-        all_embeddings, all_labels = torch.cat(embeddings), torch.cat(labels)
-        num = min(len(all_labels), len(self.labels))
-        chosen = torch.linspace(0, len(all_labels) - 1, num, dtype=torch.float64).round().long().to(device)
-        self.labels.fill_(EMPTY)
+        found, of_class = torch.cat(embeddings), F.one_hot(torch.cat(labels), len(self.classes)).T.float()
+        num = min(len(found), len(self.embeddings))
+        chosen = torch.linspace(0, len(found) - 1, num, dtype=torch.float64).round().long().to(device)
         self.embeddings.zero_()
-        self.labels[:num], self.embeddings[:num] = all_labels[chosen], all_embeddings[chosen]
+        self.classes.zero_()
+        self.embeddings[:num], self.classes[:, :num] = found[chosen], of_class[:, chosen]
 
     def predict(self, images: Tensor) -> list[Prediction]:
         """The share of each class among the neighbours, each weighing exp(cosine / 0.07); even without any."""
         embeddings = self.embed(images)
         with torch.autocast(images.device.type, enabled=False):  # cosines of neighbours differ in later digits
-            nearness = (embeddings @ self.embeddings.T).masked_fill(self.labels == EMPTY, -torch.inf)
+            nearness = (embeddings @ self.embeddings.T).masked_fill(self.classes.sum(0) == 0, -torch.inf)
         nearest, places = nearness.topk(self.neighbours, 1)
         weights = (nearest / TEMPERATURE).softmax(1).nan_to_num(0)
-        scores = torch.zeros(len(images), self.num_classes, device=weights.device)
-        scores.scatter_add_(1, self.labels[places].clamp_min(0), weights)
-        scores = torch.where(scores.sum(1, keepdim=True) > 0, scores, 1 / self.num_classes)
+        scores = (weights * self.classes[:, places]).sum(2).T
+        scores = torch.where(scores.sum(1, keepdim=True) > 0, scores, 1 / len(self.classes))
         return [Prediction(scores=row) for row in scores.cpu().numpy()]
 
 

@@ -34,7 +34,8 @@ class Distilled(Classification):
         with torch.no_grad():
             answers = teacher(batch.images)
         of_labels = self.label_loss(logits, batch)
-        of_teacher = soft_cross_entropy(logits.float(), answers.float(), self.temperature)
+        main = logits[0][1] if isinstance(logits, list) else logits  # a list with those of auxiliary classifiers
+        of_teacher = soft_cross_entropy(main.float(), answers.float(), self.temperature)
         total = self.weight * of_teacher + (1 - self.weight) * of_labels
         return {"loss": total, "teacher": of_teacher, "labels": of_labels}
 

@@ -51,7 +51,7 @@ TOYS = {  # model_params, and lr and steps in which one batch must be learnt
     "classification/mlp_mixer": ({"patch": 16, "width": 16, "depth": 2}, 0.01, 30),
     "classification/swin": ({"patch": 8, "width": 8, "depths": [2, 1], "heads": [2, 2]}, 0.01, 40),
     "classification/attention_cnn": ({"channels": [8, 8, 16]}, 0.01, 30),
-    "classification/rotation": (SELF_SUPERVISED, 0.01, 30),
+    "classification/rotation": (SELF_SUPERVISED | {"small_stem": False}, 0.01, 30),
     "classification/contrastive": (SELF_SUPERVISED | {"temperature": 0.2}, 0.01, 30),
     "detection/fcos": ({"backbone": TINY, "weights": "none", "channels": 32, "convs": 1}, 0.005, 60),
     "segmentation/unet": (

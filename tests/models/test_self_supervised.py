@@ -7,7 +7,7 @@ from torch import nn
 
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.models import tasks
-from pipeline.models.self_supervised import EMPTY, SelfSupervised, encoder
+from pipeline.models.self_supervised import SelfSupervised, encoder
 from pipeline.structures import Batch, DatasetInfo
 from pipeline.training.transfer import take
 
@@ -39,7 +39,7 @@ def test_an_empty_memory_knows_nothing_and_a_part_of_one_counts_what_it_has():
     made, image = model(neighbours=3), torch.tensor([[[[0.8, 0.6]]]])
     assert made.predict(image)[0].scores.tolist() == [0.5, 0.5]
     made.finish([batch([[0.0, 1.0]], [1])])
-    assert made.labels.tolist() == [1, EMPTY, EMPTY, EMPTY]
+    assert made.classes.tolist() == [[0, 0, 0, 0], [1, 0, 0, 0]]
     assert made.predict(image)[0].scores.tolist() == [0.0, 1.0]
 
 
@@ -47,7 +47,7 @@ def test_a_memory_that_is_too_small_keeps_evenly_spaced_images():
     made = model(memory=3)
     angles = np.linspace(0, np.pi / 2, 7, dtype=np.float32)
     made.finish([batch(np.stack([np.cos(angles), np.sin(angles)], 1), [0, 0, 0, 1, 1, 1, 1])])
-    assert made.labels.tolist() == [0, 1, 1]  # of images 0, 3 and 6
+    assert made.classes.tolist() == [[1, 0, 0], [0, 1, 1]]  # of images 0, 3 and 6
     want = torch.tensor([[1, 0], [np.sqrt(0.5), np.sqrt(0.5)], [0, 1]], dtype=torch.float32)
     torch.testing.assert_close(made.embeddings, want, atol=1e-6, rtol=0)
     assert made.training
