@@ -12,6 +12,7 @@ from pipeline import models
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.models import tasks
 from pipeline.ops.boxes import iou
+from pipeline.params import is_fitted
 from pipeline.structures import IGNORE, Batch, DatasetInfo
 from pipeline.training import checkpoint as checkpoints
 from pipeline.training.checkpoint import Checkpoint
@@ -28,6 +29,7 @@ TOYS = {  # model_params, and lr and steps in which one batch must be learnt
     "classification/resnet": ({"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "small_stem": True}, 0.01, 30),
     "classification/cifar_alexnet": ({"hidden": [16]}, 0.003, 20),
     "classification/lenet": ({}, 0.003, 40),
+    "classification/mlp": ({"hidden": [16, 16]}, 0.003, 30),
     "classification/alexnet": (
         {"channels": [8, 16, 16, 16, 16], "hidden": 16, "dropout": 0.0, "small_stem": True},
         0.005,
@@ -65,7 +67,7 @@ TOYS = {  # model_params, and lr and steps in which one batch must be learnt
 NAMES = sorted(
     f"{path.parent.name}/{path.stem}"
     for path in FOLDER.glob("*/*.py")
-    if path.stem != "__init__" and path.parent.name != "heads"
+    if path.stem != "__init__" and not is_fitted(f"{path.parent.name}/")
 )
 GENERATIVE = [name for name in NAMES if name.startswith("generative/")]
 PREDICTING = [name for name in NAMES if name not in GENERATIVE]
