@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.reporting.contents import Contents, DataReport, Trained
 from pipeline.reporting.contrasts import NOTE, Contrast
-from pipeline.reporting.curves import line_chart
+from pipeline.reporting.curves import line_chart, quantities
 from pipeline.reporting.scores import Kind, printed, score
 
 if TYPE_CHECKING:
@@ -123,24 +123,23 @@ def score_names(one: Trained) -> list[str]:
 
 
 def charts(one: Trained) -> list[Any]:
-    """The training curves with their captions: losses, their parts, then scores."""
-    from markupsafe import Markup
-
+    """The training curves with their captions: losses, their parts, scores, then what steered the steps."""
     epochs = one.training.get("epoch", [])
-    columns = {
-        name: list(zip(epochs, values, strict=True))
-        for name, values in one.training.items()
-        if name not in ("epoch", "lr")
-    }
+    columns = {name: list(zip(epochs, values, strict=True)) for name, values in one.training.items()}
     losses = {name: points for name, points in columns.items() if name in ("loss", "val_loss")}
     parts = {name[5:].replace("_", " "): points for name, points in columns.items() if name.startswith("loss_")}
-    scores = {name: points for name, points in columns.items() if not name.removeprefix("val_").startswith("loss")}
+    judged = [name for name in quantities(columns) if name != "loss"]
+    scores = {name: points for name, points in columns.items() if name.removeprefix("val_") in judged}
+    rates = {"lr": columns["lr"]} if "lr" in columns else {}
+    norms = {"grad norm": columns["grad_norm"]} if "grad_norm" in columns else {}
     drawn = (
         ("Loss by epoch; val is the validation split", line_chart(f"Loss of {one.name} by epoch", losses)),
         ("Parts of the training loss by epoch", line_chart(f"Parts of the loss of {one.name} by epoch", parts)),
         ("Scores by epoch; val is the validation split", line_chart(f"Scores of {one.name} by epoch", scores)),
+        ("Learning rate at the end of each epoch", line_chart(f"Learning rate of {one.name} by epoch", rates)),
+        ("Mean norm of the gradient before clipping", line_chart(f"Gradient norm of {one.name} by epoch", norms)),
     )
-    return [(caption, Markup(svg)) for caption, svg in drawn if svg] if len(epochs) > 1 else []
+    return [(caption, inline(svg)) for caption, svg in drawn if svg] if len(epochs) > 1 else []
 
 
 def inline(svg: str) -> Any:
