@@ -1,4 +1,4 @@
-"""Multilayer perceptron on the flattened pixels (Rumelhart et al. 1986): layers of weights with a non-linearity between.
+"""Multilayer perceptron on flattened pixels (Rumelhart et al. 1986): layers of weights with a non-linearity between.
 
 Without the non-linearity all layers would be one linear map, whatever their number; with it each layer bends the space
 once more. It sees no neighbourhoods: shuffling the pixels of all images alike changes nothing. `activation` shows why

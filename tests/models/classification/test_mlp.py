@@ -51,7 +51,8 @@ def test_gradients_fade_through_sigmoids_and_not_through_rectifiers():
         network(torch.rand(64, 1, 4, 4)).logsumexp(1).sum().backward()
         first, *_, last = [layer.weight.grad.norm().item() for layer in network if isinstance(layer, torch.nn.Linear)]
         shares[activation] = first / last
-    assert shares["sigmoid"] < 1e-3 < 0.03 < shares["relu"]
+    assert shares["sigmoid"] < 1e-3
+    assert shares["relu"] > 100 * shares["sigmoid"]
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
