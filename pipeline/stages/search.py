@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -28,7 +27,7 @@ def run(params: Params, name: str) -> None:
     for key, tried in entry.space.items():  # what may be drawn is checked before anything is trained
         for value in searching.examples(tried):
             base.check(base.changed(fixed | {key: value}), f"searches.{name}.space.model_params")
-    total = searching.num_trials(entry)
+    total, place = searching.num_trials(entry), paths.RESUME / "searches" / name
 
     def attempt(number: int, values: dict[str, Any], report: Report) -> float:
         print(f"search {name}: trial {number + 1} of {total}: {_phrase(values)}", file=sys.stderr)
@@ -39,7 +38,7 @@ def run(params: Params, name: str) -> None:
             report(int(row["epoch"]), _value(row, f"searches.{name}.metric", entry))
 
         changed = base.changed(fixed | values)
-        base.fit(changed, watch)
+        base.fit(changed, watch, place / str(number))
         keeps_best = changed.training is not None and changed.training.keep == "best"
         kept = best_epoch(rows, changed.training.monitor) if keeps_best and changed.training else len(rows)
         return rows[kept - 1][entry.metric]
@@ -49,8 +48,8 @@ def run(params: Params, name: str) -> None:
         entry,
         attempt,
         name=name,
-        file=paths.RESUME / "searches" / name / f"{base.digest(settings)}.db",
-        digest=_digest([settings, base.entry.model_dump(), params.defaults.model_dump(exclude={"device"})]),
+        file=place / f"{base.digest(settings)}.db",
+        digest=base.digest(settings, on_all_machines=True),
         seed=params.defaults.seed,
         higher_is_better=higher_is_better(entry.metric),
     )
@@ -63,11 +62,6 @@ def _value(row: Row, where: str, entry: Search) -> float:
     columns = [column for column in row if column.startswith("val_")]
     near = did_you_mean(entry.metric, columns)
     raise ParamsError(f"{paths.PARAMS} {where}: {entry.run} has no column {entry.metric!r} in its log; {near}")
-
-
-def _digest(content: Any) -> str:
-    """Of params alone, for it names a study on which machines agree whose files lie elsewhere."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _phrase(values: dict[str, Any]) -> str:

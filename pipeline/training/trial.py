@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pipeline import paths
 from pipeline.params import Defaults, Run, check_options, is_fitted, with_value
-from pipeline.training.checkpoint import run_digest
+from pipeline.training.checkpoint import Snapshots, run_digest
 
 Row = dict[str, float]
 
@@ -24,7 +27,7 @@ class Trials:
 
     def __init__(self, entry: Run, name: str, defaults: Defaults) -> None:
         self.entry, self.name, self.defaults = entry, name, defaults
-        self._loader = cache(self._make_loader)
+        self._split = cache(self._make_split)
 
     def changed(self, values: Mapping[str, Any]) -> Run:
         """The run with other values of dotted keys, such as `training.lr`; those of model_params hold no dots."""
@@ -50,18 +53,31 @@ class Trials:
 
             check_options(tasks.builder(entry.model), entry.model_params, where)
 
-    def digest(self, settings: Mapping[str, Any]) -> str:
-        """A key of all that the trials depend on: the run, the defaults, its data and code, and further settings."""
-        own = {"run": self.entry.model_dump(), "defaults": self.defaults.model_dump(exclude={"device"})}
-        return run_digest({**own, **settings}, paths.inputs(self.entry.images))
+    def digest(self, settings: Mapping[str, Any], *, on_all_machines: bool = False) -> str:
+        """A key of all that the trials depend on: the run, the defaults, its data and code, and further settings.
 
-    def fit(self, entry: Run, watch: Callable[[Row], None]) -> None:
-        """Trains a changed run from its beginning.
+        On all machines the key is the same: files count by name, size and what their info.json says, not by time.
+        """
+        content = {"run": self.entry.model_dump(), "defaults": self.defaults.model_dump(exclude={"device"}), **settings}
+        if self.entry.parent is not None:
+            from pipeline.training import transfer
+
+            content["start"] = transfer.digest(transfer.parent(self.entry))
+        folder = paths.inputs(self.entry.images)
+        if not on_all_machines:
+            return run_digest(content, folder)
+        files = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*.*"))
+        info = (folder / "info.json").read_text(encoding="utf-8") if (folder / "info.json").is_file() else ""
+        return run_digest({**content, "files": files, "info": info}, Path(os.devnull))  # in which there are no files
+
+    def fit(self, entry: Run, watch: Callable[[Row], None], place: Path) -> None:
+        """Trains a changed run from its beginning, or goes on where a kill ended it.
 
         Args:
             entry: of `changed`.
-            watch: called with the row of each epoch, and once with the row of a model that has no epochs. What it
-                raises ends the training.
+            watch: called with the row of each epoch, again after a kill, and once with the row of a model that has no
+                epochs. What it raises ends the training.
+            place: a folder of this training's own for its snapshots; it is gone at the end.
 
         Raises:
             DivergedError: a loss or a gradient is not finite.
@@ -72,19 +88,61 @@ class Trials:
             watch(fitting.fitted(entry, self.name, self.defaults.seed)[1][-1])
             return
         from pipeline.models import tasks
-        from pipeline.training import loop, seeding
+        from pipeline.training import loop, memory, seeding, transfer
 
         training: Any = entry.training
         compute = seeding.set_up(self.defaults)
-        train, val = (self._loader(split, training.batch_size, training.image_size) for split in ("train", "val"))
-        info = tasks.at_size(train.split.info, train.image_size)
+        train, val = (self._split(split, training.image_size) for split in ("train", "val"))
+        info = tasks.at_size(train.images.info, train.size)
         model = tasks.build(entry.model, info, entry.model_params, training)
-        loop.fit(model, train, val, training, seed=self.defaults.seed, compute=compute, name=self.name, watch=watch)
+        model = transfer.begin(model, transfer.parent(entry), info, training, self.name)
+        batch_size = memory.batch_size(
+            training.batch_size, model, train.images, train.size, compute, num=1, name=self.name
+        )
+        loop.fit(
+            model,
+            train.loader(batch_size),
+            val.loader(batch_size),
+            training,
+            seed=self.defaults.seed,
+            compute=compute,
+            snapshots=_Watched(place, self.digest({"trial": entry.model_dump()}), watch),
+            name=self.name,
+            watch=watch,
+        )
+        shutil.rmtree(place, ignore_errors=True)
 
-    def _make_loader(self, split: str, batch_size: int, image_size: int | None) -> Any:
-        """A loader that all trials share, so that images are decoded once."""
-        from pipeline.data.loader import Loader, common_size
+    def _make_split(self, split: str, image_size: int | None) -> _Split:
+        from pipeline.data.loader import common_size
         from pipeline.data.store import Store
 
         images = Store(paths.inputs(self.entry.images)).split(split)
-        return Loader(images, batch_size, common_size(images, image_size))
+        return _Split(images, common_size(images, image_size))
+
+
+class _Split:
+    """A split at one size; all trials share its loaders, so that images are decoded once."""
+
+    def __init__(self, images: Any, size: tuple[int, int]) -> None:
+        self.images, self.size = images, size
+        self.loader = cache(self._make_loader)
+
+    def _make_loader(self, batch_size: int) -> Any:
+        from pipeline.data.loader import Loader
+
+        return Loader(self.images, batch_size, self.size)
+
+
+class _Watched(Snapshots):
+    """Snapshots of a trial; who goes on from one is shown the rows that it holds instead of writing them to a log."""
+
+    def __init__(self, folder: Path, digest: str, watch: Callable[[Row], None]) -> None:
+        super().__init__(str(folder.relative_to(paths.RESUME)), 0, digest)
+        self._watch = watch
+
+    def write_log(self, rows: Sequence[Mapping[str, float]]) -> None:
+        for row in rows:
+            self._watch(dict(row))
+
+    def add_to_log(self, row: Mapping[str, float]) -> None:
+        pass

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,8 @@ def test_a_search_of_networks_draws_rates_and_layers_and_writes_the_same_bytes_a
     assert [metrics[state] for state in ("complete", "pruned", "diverged")] == [
         states.count(state) for state in ("complete", "pruned", "diverged")
     ]
-    for file in (paths.RESUME / "searches/rate").iterdir():
-        file.unlink()
+    assert [path.suffix for path in (paths.RESUME / "searches/rate").iterdir()] == [".db"]
+    shutil.rmtree(paths.RESUME / "searches/rate")
     from pipeline.training import loop
 
     fit, calls = loop.fit, []
@@ -145,6 +146,34 @@ def test_a_search_of_networks_draws_rates_and_layers_and_writes_the_same_bytes_a
         search.run(params, "rate")
     search.run(params, "rate")
     assert len(calls) == 5  # two trials, one that was interrupted, and the two that were left
+    assert written("rate") == first
+
+
+def test_a_trial_goes_on_in_the_middle_and_is_seen_whole(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.training import loop
+
+    text = PARAMS.replace("epochs: 2, pruning: median", "epochs: 4, pruning: none").replace("trials: 4", "trials: 1")
+    paths.PARAMS.write_text(text)
+    changed = load()
+    search.run(changed, "rate")
+    first = written("rate")
+    assert table("rate")[0]["epochs"] == "4"
+    shutil.rmtree(paths.RESUME / "searches/rate")
+    monkeypatch.setattr(loop, "SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SNAPSHOT_SHARE", 1e9)
+    made, epochs = loop._Fitting._row, []
+
+    def row(self: Any) -> Any:
+        epochs.append(self.state.epoch)
+        if epochs == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return made(self)
+
+    monkeypatch.setattr(loop._Fitting, "_row", row)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(changed, "rate")
+    search.run(changed, "rate")
+    assert epochs == [0, 1, 2, 2, 3]  # it began anew in the epoch that was interrupted
     assert written("rate") == first
 
 
