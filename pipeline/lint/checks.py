@@ -21,6 +21,7 @@ from pipeline.params import Params, plug_ins
 # What a stage reads of params.yaml and yet need not declare.
 KNOWN_OTHERWISE = {
     ("predict", "Run.training"): "seeds say which checkpoints there are, and it depends on them",
+    ("corrupt", "Run.training"): "seeds say which checkpoints there are, and it depends on them",
     ("evaluate", "Run.training"): "seeds say which predictions there are, and it depends on them",
     ("evaluate", "Run.model"): "says the task, and its predictions are of that model",
     ("evaluate", "Generator.model"): "says the task, and its samples are of that model",

@@ -21,7 +21,7 @@ from pipeline.params import Params, Robustness, Run
 from pipeline.progress import progress
 from pipeline.reporting.verdicts import Predictions
 from pipeline.training import checkpoint as checkpoints
-from pipeline.training.inference import SCHEMAS, predictor
+from pipeline.training.inference import SCHEMAS, predictor, weights
 
 CLEAN = "clean"
 
@@ -80,7 +80,7 @@ def _scores(
     params: Params, run_entry: Run, entry: Robustness, split: Split, images: Iterator[np.ndarray]
 ) -> Iterator[float | None]:
     """The metric on each full round of the split's images."""
-    predict = predictor(params, run_entry, checkpoints.load(paths.checkpoint(entry.run)))
+    predict = predictor(params, run_entry, *(checkpoints.load(folder) for folder in weights(run_entry, entry.run)))
     judge = importlib.import_module(f"pipeline.reporting.verdicts.{run_entry.task}").judge
     image_ids = split.column("image_id")
     schema = pa.schema({"image_id": pa.string(), **SCHEMAS[run_entry.task]})

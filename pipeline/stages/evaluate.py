@@ -52,10 +52,19 @@ def _judge_run(entry: Run, name: str) -> Verdict:
     verdict.add_intervals(family.resampled, groups)
     if groups is not None:
         verdict.per_image = verdict.per_image.append_column("group", pa.array(groups, pa.string()))
-    others = [paths.of_seed(folder, seed) for seed in (entry.training.seeds[1:] if entry.training else [])]
+    seeds = entry.training.seeds if entry.training else []
+    members = predictions.info.get("members")  # of an ensemble: its own answers are none of a seed
+    others = [paths.of_seed(folder, seed) for seed in (members or seeds[1:])]
+    if members:
+        verdict.protocol.append(("ensemble", f"mean of the answers of {len(members)} seeds"))
+    if views := predictions.info.get("views"):
+        verdict.protocol.append(
+            ("test_time_augmentation", f"mean over views of each image: itself, {', '.join(views)}")
+        )
     if others:
         again = (judge(_read_predictions(entry, name, other, image_ids), split, entry.evaluation) for other in others)
-        verdict.tables["seeds"] = _spread([verdict.metrics, *(one.metrics for one in again)])
+        first = [] if members else [verdict.metrics]
+        verdict.tables["seeds"] = _spread([*first, *(one.metrics for one in again)])
     return verdict
 
 

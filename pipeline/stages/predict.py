@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,36 @@ from pipeline.params import Params, Run, is_fitted
 from pipeline.progress import progress
 from pipeline.training import checkpoint as checkpoints
 from pipeline.training import fitting
-from pipeline.training.inference import SCHEMAS, Network
+from pipeline.training.inference import SCHEMAS, Network, mean
 
 
 def run(params: Params, name: str) -> None:
-    """Predicts the split that a run's `prediction` names, with the weights of each of its seeds."""
-    training = params.runs[name].training
+    """Predicts the split that a run's `prediction` names, with the weights of each of its seeds.
+
+    The answers of the run are those of the first seed, with the others' in folders of their own; of an ensemble they
+    are the means over all seeds, each of which has its own folder.
+    """
+    entry, weights = params.runs[name], paths.checkpoint(name)
+    seeds = entry.training.seeds if entry.training else []
     with paths.written_whole(paths.predictions(name)) as folder:
-        _write(params, name, paths.checkpoint(name), folder)
-        for seed in training.seeds[1:] if training else []:
-            _write(params, name, paths.of_seed(paths.checkpoint(name), seed), paths.of_seed(folder, seed))
+        first, probabilities = _answers(params, name, weights)
+        others = {seed: _answers(params, name, paths.of_seed(weights, seed))[0] for seed in seeds[1:]}
+        if entry.prediction.ensemble:
+            members = {seeds[0]: first, **others}
+            means = [
+                {"image_id": rows[0]["image_id"], **mean([{"scores": row["scores"]} for row in rows])}
+                for rows in zip(*members.values(), strict=True)
+            ]
+            _write(entry, name, folder, means, probabilities, members=list(members))
+            others = members
+        else:
+            _write(entry, name, folder, first, probabilities)
+        for seed, rows in others.items():
+            _write(entry, name, paths.of_seed(folder, seed), rows, probabilities)
 
 
-def _write(params: Params, name: str, weights: Path, folder: Path) -> None:
+def _answers(params: Params, name: str, weights: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of all images of the split, and whether their scores are probabilities."""
     entry = params.runs[name]
     checkpoint = checkpoints.load(weights)
     if is_fitted(entry.model):
@@ -34,16 +51,24 @@ def _write(params: Params, name: str, weights: Path, folder: Path) -> None:
         split = feature_files.read(paths.inputs(entry.inputs), entry.prediction.split)
         found = fitting.answers(entry.model, checkpoint.arrays, split.features)
         rows = [{"image_id": image_id, **row} for image_id, row in zip(split.image_ids, found, strict=True)]
-    else:
-        network = Network(params, checkpoint)
-        probabilities = network.probabilities
-        rows = list(_predict(entry, network))
+        return rows, probabilities
+    network = Network(params, checkpoint, entry.prediction.augment)
+    return list(_predict(entry, network)), network.probabilities
+
+
+def _write(
+    entry: Run, name: str, folder: Path, rows: list[dict[str, Any]], probabilities: bool, members: Sequence[int] = ()
+) -> None:
     schema = pa.schema({"image_id": pa.string(), **SCHEMAS[entry.task]})
     folder.mkdir(parents=True)
     with pa.ipc.new_file(str(folder / "predictions.arrow"), schema) as file:
         file.write_table(pa.Table.from_pylist(rows, schema))
     description = {"run": name, "model": entry.model, "task": entry.task, "dataset": entry.dataset}
     content = {**description, "split": entry.prediction.split, "probabilities": probabilities}
+    if members:
+        content["members"] = list(members)
+    if entry.prediction.augment:
+        content["views"] = list(entry.prediction.augment)
     paths.write_json(folder / "info.json", content)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.params import Params, Run, is_fitted
 from pipeline.structures import Prediction, Sample
@@ -25,9 +27,15 @@ SCHEMAS = {
 
 
 class Network:
-    """A network with its weights, on its device."""
+    """A network with its weights, on its device; its answers are means over views of each image.
 
-    def __init__(self, params: Params, checkpoint: Checkpoint) -> None:
+    Args:
+        params: of which `defaults` say how it computes.
+        checkpoint: the network.
+        kinds: of the views besides the image itself, see `views.views`.
+    """
+
+    def __init__(self, params: Params, checkpoint: Checkpoint, kinds: Sequence[str] = ()) -> None:
         from pipeline.models import tasks
         from pipeline.training import seeding
 
@@ -38,18 +46,23 @@ class Network:
             raise PipelineError(f"checkpoint of {checkpoint.model}: no image_size; fix: dvc repro --force its train")
         height, width = checkpoint.info.image_size
         self.image_size = height, width
+        self.kinds = kinds
         self.probabilities = bool(getattr(self.model, "probabilities", False))
 
     def rows(self, batch: Any) -> list[dict[str, Any]]:
         """The columns of each image of a `Batch`, boxes and maps in pixels of the image as stored."""
         import torch
 
+        from pipeline.training.views import views
+
+        images = batch.images.to(self.compute.device, non_blocking=True)
         with torch.inference_mode(), self.compute.autocast():
-            predictions = self.model.predict(batch.images.to(self.compute.device, non_blocking=True))
-        return [
-            columns(prediction, self.image_size, size)
-            for prediction, size in zip(predictions, batch.sizes, strict=True)
+            answers = [self.model.predict(view) for view in views(images, self.kinds)]
+        of_views = [
+            [columns(prediction, self.image_size, size) for prediction, size in zip(answer, batch.sizes, strict=True)]
+            for answer in answers
         ]
+        return [mean(rows) for rows in zip(*of_views, strict=True)]
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         """The columns of each image, [H, W, C] uint8 of any size."""
@@ -88,9 +101,38 @@ class Fitted:
         return fitting.answers(self.model, self.arrays, self.extractor(list(images)))
 
 
-def predictor(params: Params, entry: Run, checkpoint: Checkpoint) -> Network | Fitted:
-    """What turns images into the rows of a run's predictions."""
-    return Fitted(params, entry, checkpoint) if is_fitted(entry.model) else Network(params, checkpoint)
+class Ensemble:
+    """Networks of several seeds, whose answers are averaged."""
+
+    def __init__(self, members: Sequence[Network]) -> None:
+        self.members = members
+        self.probabilities = members[0].probabilities
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """The columns of each image, [H, W, C] uint8 of any size."""
+        return [mean(rows) for rows in zip(*(member(images) for member in self.members), strict=True)]
+
+
+def predictor(params: Params, entry: Run, *checkpoints: Checkpoint) -> Network | Fitted | Ensemble:
+    """What turns images into the rows of a run's predictions, from the checkpoints of `weights`."""
+    if is_fitted(entry.model):
+        return Fitted(params, entry, checkpoints[0])
+    members = [Network(params, checkpoint, entry.prediction.augment) for checkpoint in checkpoints]
+    return Ensemble(members) if len(members) > 1 else members[0]
+
+
+def weights(entry: Run, name: str) -> list[Path]:
+    """The folders of the checkpoints whose answers a run's are made of: the first seed's, or of an ensemble all."""
+    first = paths.checkpoint(name)
+    seeds = entry.training.seeds if entry.training and entry.prediction.ensemble else []
+    return [first, *(paths.of_seed(first, seed) for seed in seeds[1:])]
+
+
+def mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of several answers of a classifier for one image; a single answer as it is."""
+    if len(rows) == 1:
+        return rows[0]
+    return {"scores": np.mean([row["scores"] for row in rows], axis=0, dtype=np.float64).astype(np.float32)}
 
 
 def columns(prediction: Prediction, size: tuple[int, int], original: tuple[int, int]) -> dict[str, Any]:
