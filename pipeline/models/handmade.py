@@ -150,7 +150,7 @@ class VisualWords:
             PipelineError: there are fewer unlike patches than words.
         """
         from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         rng = np.random.default_rng(seed)
         lots, patches = np.zeros(0), np.zeros((0, self.patch**2 * self.channels), np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline import paths
 from pipeline.data import features as feature_files
 from pipeline.data.store import Split, Store
-from pipeline.models import extractors
+from pipeline.models import backbones, extractors
 from pipeline.params import Params
 from pipeline.progress import progress
 
@@ -46,7 +46,7 @@ def run(params: Params, name: str) -> None:
     feature_files.write(paths.features(name), store.info, description, splits, state)
 
 
-def _extract(split: Split, extractor: extractors.Extractor, batch_size: int, title: str) -> feature_files.FeatureSplit:
+def _extract(split: Split, extractor: backbones.Extractor, batch_size: int, title: str) -> feature_files.FeatureSplit:
     found = [
         extractor([split.read(i).image for i in range(start, min(start + batch_size, len(split)))])
         for start in progress(range(0, len(split), batch_size), title)

@@ -40,7 +40,7 @@ def loss_surface(params: Params, entry: Visualisation, folder: Path) -> tuple[st
     feature = names[int(arrays["columns"][0])] if names else "the feature"
     scaled = float(arrays["mean"][0]) != 0 or float(arrays["scale"][0]) != 1
     _draw(folder / "loss_surface.png", arrays, f"slope of {feature}{', scaled' if scaled else ''}")
-    steps, slope, intercept = int(arrays["steps"][-1]), *arrays["path"][-1]
+    steps, (slope, intercept) = int(arrays["steps"][-1]), arrays["path"][-1].tolist()
     return (
         f"Gradient descent of {name}",
         f"Mean squared error by slope and intercept, and the path of {steps} steps from 0 to slope {slope:.4g} and "
