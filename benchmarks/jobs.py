@@ -88,8 +88,9 @@ def against(small: bool, threads: int | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         clones = {name: Path(scratch) / name for name in ("serial", "parallel")}
         took = {}
-        for name, clone in clones.items():
+        for clone in clones.values():  # both before anything runs, for somebody may commit in between
             call(["git", "clone", "-q", str(ROOT), str(clone)], Path(scratch))
+        for name, clone in clones.items():
             for path in (clone / "dvc.lock", clone / "reports"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             edit(clone / "params.yaml", small, threads)
