@@ -155,6 +155,20 @@ def _doctor() -> None:
     raise typer.Exit(doctor.run())
 
 
+@app.command("complexity", help="Print what each layer of a run's network costs and sees; nothing need be trained.")
+def _complexity(
+    run: Annotated[str, typer.Argument(help="An entry of runs in params.yaml.")],
+    image_size: Annotated[
+        int | None, typer.Option(min=1, max=8192, help="Height and width of the images; those of the run without it.")
+    ] = None,
+) -> None:
+    from pipeline.params import load
+    from pipeline.visualise import complexity
+
+    for line in complexity.lines(complexity.of_run(load(), run, image_size)):
+        typer.echo(line)
+
+
 @app.command("compare", help="Say what changed between two states of the project, and whether it is real.")
 def _compare(
     base: Annotated[str, typer.Argument(help="A git revision, a DVC experiment or `workspace`.")],

@@ -43,6 +43,7 @@ CAPTIONS = {
     "heat": "Images and what speaks for their class",
     "points": "A point for each image, coloured by class",
     "images": "The images at their points",
+    "complexity": "What each layer costs, and how far it sees",
 }
 
 
