@@ -50,6 +50,17 @@ def test_digits_split_has_the_same_shares_in_every_class():
         assert tuple((names[labels == label] == name).sum() for name in SPLITS) == counts
 
 
+def test_digits_that_are_not_used_leave_the_test_split_as_it_is(tmp_path):
+    digits.prepare(tmp_path / "many", seed=0)
+    digits.prepare(tmp_path / "few", seed=0, train=0.05, val=0.15, unused=0.65)
+    many, few = Store(tmp_path / "many"), Store(tmp_path / "few")
+    assert few.split("test").column("image_id") == many.split("test").column("image_id")
+    assert set(few.split("train").column("image_id")) < set(many.split("train").column("image_id"))
+    assert few.info.counts["train"] == 90
+    # of 174 to 183 images of a class 5% are 8.7 to 9.15: 9 each
+    assert np.bincount(few.split("train").column("label")).tolist() == [9] * 10
+
+
 def test_digits_shares_that_leave_no_test_image_are_refused(tmp_path):
     with pytest.raises(ParamsError, match=r"datasets\.digits\.options: train and val leave no image for test"):
         digits.prepare(tmp_path / "digits", seed=0, train=0.8, val=0.2)
