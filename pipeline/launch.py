@@ -66,7 +66,12 @@ def _stop(signal_number: int, _frame: object) -> NoReturn:
 
 
 def _note(verb: str, name: str | None, seconds: float) -> None:
-    """Appends to the ledger what the stage cost: the peak memory is that of the process and of its largest child."""
+    """Appends to the ledger what the stage cost: the peak memory is that of the process and of its largest child.
+
+    Of processes that work together the first one writes.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
     unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in kilobytes on Linux
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     torch = sys.modules.get("torch")

@@ -86,8 +86,8 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _batch(self, positions: np.ndarray) -> Batch:
-        samples = [self._sample(int(position)) for position in positions]
-        batch = collate(samples, self.image_size, self._buffers)
+        read = {position: self._sample(position) for position in dict.fromkeys(positions.tolist())}
+        batch = collate([read[position] for position in positions.tolist()], self.image_size, self._buffers)
         return _pinned(batch) if self.pin_memory else batch
 
     def _sample(self, index: int) -> Sample:
@@ -98,7 +98,7 @@ class Loader:
         except PipelineError:
             raise
         except Exception as error:  # whatever a decoder says of this image
-            name = self.split.table.column("file_name")[index].as_py()
+            name = self.split.row(index)["file_name"]
             raise PipelineError(
                 f"dataset {self.split.info.name} image {index} {name}: cannot be read "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); fix: make the dataset anew, "
@@ -177,8 +177,11 @@ def _images(images: list[np.ndarray], size: tuple[int, int], buffers: Buffers) -
     """[B, C, H, W] float32 in 0..1, stretched to the size; channels lie last in memory."""
     # NumPy where it can: torch would split these few pixels over all its threads, which wait for one another
     pixels = buffers.take((len(images), *size, images[0].shape[2]))
-    for place, image in zip(pixels, images, strict=True):
-        if image.shape[:2] == size:
+    last: np.ndarray | None = None
+    for index, (place, image) in enumerate(zip(pixels, images, strict=True)):
+        if image is last:  # stands in for one that another process works on
+            place[:] = pixels[index - 1]
+        elif image.shape[:2] == size:
             place[:] = image
             place /= np.float32(255)  # in two steps, for NumPy converts slowly while it divides
         else:
@@ -187,6 +190,7 @@ def _images(images: list[np.ndarray], size: tuple[int, int], buffers: Buffers) -
                 whole, size, mode="bilinear", align_corners=False, antialias=True
             )
             place[:] = stretched[0].permute(1, 2, 0).numpy()
+        last = image
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 

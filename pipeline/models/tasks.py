@@ -80,7 +80,18 @@ class Classification(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """See `label_loss`."""
-        return {"loss": self.label_loss(self.network(batch.images), batch)}
+        return self.losses(self.network(batch.images), batch)
+
+    def losses(self, logits: Tensor | list[tuple[float, Tensor]], batch: Batch) -> dict[str, Tensor]:
+        """The loss of logits that are known already."""
+        return {"loss": self.label_loss(logits, batch)}
+
+    def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+        """What `loss` gives, and as metric top1: how many images have their class for the likeliest, of how many."""
+        assert batch.labels is not None
+        logits = self.network(batch.images)
+        hits = (logits.argmax(1) == batch.labels).sum()
+        return self.losses(logits, batch), {"top1": (hits, torch.tensor(len(batch.labels), device=hits.device))}
 
     def label_loss(self, logits: Tensor | list[tuple[float, Tensor]], batch: Batch) -> Tensor:
         """The loss of LOSSES that was chosen; against `label_weights` where mixup or cutmix made them.
@@ -150,8 +161,23 @@ class Segmentation(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The sum of both parts, and each of them."""
+        return self.losses(self.network(batch.images).float(), batch)
+
+    def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+        """What `loss` gives, and as metrics pixel_accuracy and miou: intersection and union of each class [K]."""
         assert batch.semantic is not None
         logits = self.network(batch.images).float()
+        is_scored = batch.semantic != IGNORE
+        num_classes = logits.shape[1]
+        pairs = num_classes * batch.semantic[is_scored] + logits.argmax(1)[is_scored]
+        counts = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+        overlap = counts.diagonal()
+        union = counts.sum(0) + counts.sum(1) - overlap
+        return self.losses(logits, batch), {"miou": (overlap, union), "pixel_accuracy": (overlap.sum(), counts.sum())}
+
+    def losses(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The loss of logits that are known already, and its parts."""
+        assert batch.semantic is not None
         cross_entropy = F.cross_entropy(
             logits, batch.semantic, ignore_index=IGNORE, label_smoothing=self.label_smoothing
         )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
-from typing import Any
 
 from pipeline import paths
-from pipeline.params import Generator, Params, Run, check_options, is_fitted
-from pipeline.training import fitting
-from pipeline.training.checkpoint import Checkpoint, Snapshots, run_digest, save
+from pipeline.errors import ParamsError
+from pipeline.params import Generator, Params, is_fitted
+from pipeline.training import fitting, seeding
+from pipeline.training.checkpoint import forget, save
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "PIPELINE_LAUNCHED")
+"""Environment variables of a process that a launcher has started."""
 
 
 def run(params: Params, name: str) -> None:
@@ -18,51 +25,44 @@ def run(params: Params, name: str) -> None:
         checkpoint, rows = fitting.fitted(entry, name, params.defaults.seed)
         save(paths.checkpoint(name), checkpoint)
     else:
-        seed, *more = (entry.training and entry.training.seeds) or [params.defaults.seed]
+        if params.defaults.launch and not any(variable in os.environ for variable in LAUNCHED):
+            _launch(params.defaults.launch, name)
+        from pipeline.training import networks
+
+        seeds = (entry.training and entry.training.seeds) or [params.defaults.seed]
+        of_many = len(seeds) > 1
+        learnt = {seed: networks.trained(entry, name, params.defaults, seed, of_many=of_many) for seed in seeds}
+        if not seeding.is_main():
+            return
         with paths.written_whole(paths.checkpoint(name)) as folder:
-            checkpoint, rows = _network(params, name, entry, seed)
-            save(folder, checkpoint)
-            for other in more:
-                save(paths.of_seed(folder, other), _network(params, name, entry, other)[0])
+            for seed, (checkpoint, _) in learnt.items():
+                save(folder if seed == seeds[0] else paths.of_seed(folder, seed), checkpoint)
+        rows = learnt[seeds[0]][1]
     report = paths.generator_report(name) if isinstance(entry, Generator) else paths.run_report(name)
     _write_csv(report / "training.csv", rows)
+    forget(name)
 
 
-def _network(params: Params, name: str, entry: Run | Generator, seed: int) -> tuple[Checkpoint, list[dict[str, float]]]:
-    """Trains a network from a seed, or goes on with a training that was interrupted."""
-    from pipeline.data.loader import Loader, common_size
-    from pipeline.data.store import Store
-    from pipeline.models import tasks
-    from pipeline.training import loop, seeding
+def _launch(command: str, name: str) -> None:
+    """Becomes a launcher such as `torchrun --nproc-per-node 4`, whose processes come here again.
 
-    training: Any = entry.training
-    defaults = params.defaults.model_copy(update={"seed": seed})
-    compute = seeding.set_up(defaults)
-    folder = paths.inputs(entry.inputs)
-    store = Store(folder)
-    size = common_size(store.split("train"), training.image_size)
-    info = tasks.at_size(store.info, size)
-    train, val = (Loader(store.split(split), training.batch_size, size) for split in ("train", "val"))
-    mapping = "generators" if isinstance(entry, Generator) else "runs"
-    check_options(tasks.builder(entry.model), entry.model_params, f"{mapping}.{name}.model_params")
-    model = tasks.build(entry.model, info, entry.model_params, training)
-    settings = {"entry": entry.model_dump(include={"model", "inputs", "model_params", "training"})}
-    settings |= {"defaults": defaults.model_dump()}
-    rows = loop.fit(
-        model,
-        train,
-        val,
-        training,
-        seed=seed,
-        compute=compute,
-        snapshots=Snapshots(name, seed, run_digest(settings, folder)),
-    )
-    arrays = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
-    return Checkpoint(entry.model, entry.model_params, info, arrays), rows
+    Raises:
+        ParamsError: there is no such program.
+    """
+    words = shlex.split(command)
+    beside = Path(sys.executable).with_name(words[0])
+    program = str(beside) if beside.exists() else shutil.which(words[0])
+    if program is None:
+        raise ParamsError(f"{paths.PARAMS} defaults.launch: no program {words[0]!r}; fix: install it, or leave it out")
+    sys.stdout.flush()
+    arguments = [program, *words[1:], "-m", "pipeline", "train", name]
+    os.execve(program, arguments, os.environ | {"PIPELINE_LAUNCHED": "1"})
 
 
 def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
-    """One line per epoch, six significant digits."""
-    lines = [",".join(rows[0])] + [",".join(f"{value:.6g}" for value in row.values()) for row in rows]
+    """One line per epoch, six significant digits; what an epoch does not have is empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [",".join(columns)]
+    lines += [",".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in rows]
     with paths.written_whole(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

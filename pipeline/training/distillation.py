@@ -27,9 +27,8 @@ class Distilled(Classification):
         self.teacher = (teacher.eval().requires_grad_(False),)
         self.temperature, self.weight = temperature, weight
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor | list[tuple[float, Tensor]], batch: Batch) -> dict[str, Tensor]:
         """The sum of the part of the teacher, times `weight`, and that of the labels, times the rest; and both."""
-        logits = self.network(batch.images)
         teacher = self.teacher[0].to(batch.images.device)
         with torch.no_grad():
             answers = teacher(batch.images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,11 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
 
 
+def is_main() -> bool:
+    """Whether this process writes what a stage writes: of several that train together only the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def set_up(defaults: Any) -> Compute:
     """Fixes torch's threads, algorithms and seed, and chooses the device.
 
@@ -58,6 +64,8 @@ def set_up(defaults: Any) -> Compute:
     name = defaults.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # each process of a launch has a GPU of its own
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ParamsError(

@@ -197,15 +197,21 @@ def test_features_do_not_depend_on_the_batch(project):
     ("name", "columns"),
     [
         ("linear", "epoch,loss,top1,val_loss,val_top1"),
-        ("resnet", "epoch,lr,loss,val_loss"),
+        ("resnet", "epoch,lr,loss,val_loss,val_top1,grad_norm"),
         (
             "fcos",
             (
                 "epoch,lr,loss,loss_classification,loss_bbox_regression,loss_bbox_ctrness,"
-                "val_loss,val_loss_classification,val_loss_bbox_regression,val_loss_bbox_ctrness"
+                "val_loss,val_loss_classification,val_loss_bbox_regression,val_loss_bbox_ctrness,grad_norm"
             ),
         ),
-        ("unet", "epoch,lr,loss,loss_cross_entropy,loss_dice,val_loss,val_loss_cross_entropy,val_loss_dice"),
+        (
+            "unet",
+            (
+                "epoch,lr,loss,loss_cross_entropy,loss_dice,val_loss,val_loss_cross_entropy,val_loss_dice,"
+                "val_miou,val_pixel_accuracy,grad_norm"
+            ),
+        ),
     ],
 )
 def test_training_leaves_a_row_per_epoch(project, name, columns):
