@@ -1,13 +1,17 @@
 import importlib
 import inspect
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline import params as schema
 from pipeline.params import check_options
 from pipeline.training import fitting
 
+SILHOUETTES = Path(__file__).parent.parent.parent / "shared/data/animal_silhouettes"
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
@@ -48,3 +52,40 @@ def test_every_run_of_a_recipe_says_what_to_expect(recipe):
         line = next(line for line in lines if line.startswith(f"  {name}:"))
         assert "not measured here" in line or "expect " in line, line
         assert "GPU" in line or "CPU" in line, line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SILHOUETTES.is_dir(), reason="no animal_silhouettes beside the project")
+def test_the_runs_of_cifar10_fit_other_small_pictures_unchanged(tmp_path, monkeypatch):
+    """An epoch of each on 25 silhouettes of each of ten animals, through all stages to the report."""
+    monkeypatch.chdir(tmp_path)
+    for folder in filter(Path.is_dir, SILHOUETTES.iterdir()):
+        (tmp_path / "animals" / folder.name).mkdir(parents=True)
+        for picture in sorted(folder.iterdir())[:25]:
+            shutil.copy(picture, tmp_path / "animals" / folder.name)
+    content = YAML(typ="safe").load(next(path for path in RECIPES if path.stem == "cifar10"))
+    content["defaults"] |= {"device": "cpu", "threads": 1}
+    content["datasets"]["cifar10"] = {
+        "source": "local",
+        "inputs": "animals",
+        "options": {"format": "imagefolder", "stratify": True},
+    }
+    content["features"]["cifar10_lite0"]["image_size"] = 64
+    for run in content["runs"].values():
+        if run["training"]:
+            run["training"] |= {"epochs": 1, "warmup_epochs": 0.0}
+    YAML().dump(content, Path("params.yaml"))
+    params = schema.load()
+    todo = [("download", "cifar10"), ("extract", "cifar10_lite0")]
+    todo += [(verb, run) for run in params.runs for verb in ("train", "predict", "evaluate")]
+    for verb, name in todo:
+        importlib.import_module(f"pipeline.stages.{verb}").run(params, name)
+    importlib.import_module("pipeline.stages.report").run(params)
+    for name in params.runs:
+        metrics = json.loads((Path("reports/runs") / name / "metrics.json").read_text())
+        assert metrics["protocol"][3] == ["num_images", 38]
+        assert 0 <= metrics["top1"] <= 1
+    judged = json.loads(Path("reports/contrasts/contrasts.json").read_text())
+    assert set(judged) == set(params.contrasts)
+    assert judged["alexnet"]["foil_value"] == pytest.approx(0.1)
+    assert judged["transfer"]["idea_value"] > 0.3  # features see an animal in a few silhouettes, by chance a tenth
