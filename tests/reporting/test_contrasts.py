@@ -1,6 +1,7 @@
 """Ideas beside their foils: what is planted is what is said, by the words and numbers of the report."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,7 @@ def test_the_stage_writes_numbers_curves_and_tables(planted: Params) -> None:
     html = paths.PAGE.read_text()
     assert html.count('class="verdict shown"') == 5
     assert html.count('class="verdict refuted"') == 1
+    assert all(f'id="{target}"' in html for target in re.findall(r'href="#([^"]*)"', html))
     assert "<script>alert" not in html
     before = [path.read_bytes() for path in sorted(paths.CONTRASTS.iterdir())]
     report.run(planted)

@@ -238,7 +238,7 @@ def browser():
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_browser_opens_it_from_disk_without_complaint(html, browser, tmp_path):
+def test_a_browser_opens_it_from_disk_without_complaint(job: Params, html, browser, tmp_path):
     place = tmp_path / "index.html"
     place.write_text(html, encoding="utf-8")
     browser.set_window_size(1200, 900)
@@ -248,7 +248,7 @@ def test_a_browser_opens_it_from_disk_without_complaint(html, browser, tmp_path)
     assert headings == [
         "Overview",
         "Features or pixels",
-        *(kind.title for kind in KINDS.values()),
+        *(members[0].kind.title for members in read_contents(job).kinds.values()),
         "Datasets",
         "Augmentations",
         "Visualisations",
