@@ -139,7 +139,7 @@ def read_results(path: Path, truth: CocoTruth, kind: Kind = "boxes") -> Detectio
     labels = _looked_up(path, category_ids, truth.category_ids, "", "category_id")
     columns = DetectionColumns(images, labels, scores, boxes)
     if kind == "masks":
-        columns.masks = _masks(path, [row.segmentation for row in rows], "", found)
+        columns.masks = _masks(path, [row.segmentation for row in rows], "") if found is None else found.masks
     if kind == "keypoints":
         columns.keypoints = _points(path, rows) if found is None else found.values.reshape(len(scores), -1, 3)
     return columns
@@ -258,10 +258,8 @@ def _truth_masks(path: Path, rows: Sequence[Any], sizes: dict[int, tuple[int, in
     return _masks(path, masks, "annotations")
 
 
-def _masks(path: Path, masks: Sequence[Any], what: str, found: Scanned | None = None) -> overlaps.Masks:
+def _masks(path: Path, masks: Sequence[Any], what: str) -> overlaps.Masks:
     try:
-        if found is not None:
-            return overlaps.masks_of_runs(found.runs, found.run_counts, found.sizes)
         pairs = [(m["size"], m["counts"]) if isinstance(m, dict) else (m.size, m.counts) for m in masks]
         sizes, counts = zip(*pairs, strict=True) if pairs else ((), ())
         return overlaps.masks_of_counts(sizes, counts)

@@ -229,6 +229,125 @@ def box_overlaps(
 
 
 @compiled
+def keypoint_extents(keypoints: np.ndarray) -> np.ndarray:
+    """As `overlaps.extent`."""
+    extents = np.empty((len(keypoints), 4))
+    for index in range(len(keypoints)):
+        left = right = keypoints[index, 0, 0]
+        top = bottom = keypoints[index, 0, 1]
+        for point in range(1, keypoints.shape[1]):
+            x, y = keypoints[index, point, 0], keypoints[index, point, 1]
+            left, right, top, bottom = min(left, x), max(right, x), min(top, y), max(bottom, y)
+        extents[index, 0], extents[index, 1], extents[index, 2], extents[index, 3] = left, top, right, bottom
+    return extents
+
+
+@compiled
+def keypoint_errors(
+    keypoints: np.ndarray,
+    truth: np.ndarray,
+    nums: np.ndarray,
+    outer: np.ndarray,
+    bounds: np.ndarray,
+    extents: np.ndarray,
+    variances: np.ndarray,
+    areas: np.ndarray,
+    index: np.ndarray,
+    others: np.ndarray,
+    is_cut: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The exponents of `overlaps.of_keypoints`, of labelled keypoints (of all, where none is) one after the other.
+
+    Args:
+        keypoints: [N, P, 3] of detections.
+        truth: [M, P, 3].
+        nums: [M], labelled keypoints.
+        outer: [M, 4] xyxy, the box grown to three times.
+        bounds: [M, 4] xyxy, outside of which no keypoint counts half.
+        extents: [N, 4] xyxy of the keypoints of each detection.
+        variances: [P].
+        areas: [M], with pycocotools' epsilon.
+        index, others: [Q] pairs.
+        is_cut: whether pairs that cannot reach a half are left out.
+
+    Returns:
+        Exponents [E], and [Q + 1] where those of each pair begin.
+    """
+    num_points = truth.shape[1]
+    offsets = np.zeros(len(index) + 1, np.int64)
+    for pair in range(len(index)):
+        a, b = index[pair], others[pair]
+        far = extents[a, 2] < bounds[b, 0] or extents[a, 3] < bounds[b, 1]
+        far = far or extents[a, 0] > bounds[b, 2] or extents[a, 1] > bounds[b, 3]
+        num = nums[b] if nums[b] else num_points
+        offsets[pair + 1] = offsets[pair] + (0 if is_cut and nums[b] and far else num)
+    errors = np.empty(offsets[-1])
+    for pair in range(len(index)):
+        place = offsets[pair]
+        if offsets[pair + 1] == place:
+            continue
+        a, b = index[pair], others[pair]
+        for point in range(num_points):
+            x, y = keypoints[a, point, 0], keypoints[a, point, 1]
+            if nums[b] == 0:
+                dx = max(0.0, outer[b, 0] - x) + max(0.0, x - outer[b, 2])
+                dy = max(0.0, outer[b, 1] - y) + max(0.0, y - outer[b, 3])
+            elif truth[b, point, 2] > 0:
+                dx, dy = x - truth[b, point, 0], y - truth[b, point, 1]
+            else:
+                continue
+            errors[place] = (dx * dx + dy * dy) / variances[point] / areas[b] / 2
+            place += 1
+    return errors, offsets
+
+
+@compiled
+def row_means(terms: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """[Q] the mean of each row of up to 128 terms, added up in NumPy's order; 0 for an empty row."""
+    means = np.zeros(len(offsets) - 1)
+    for row in range(len(means)):
+        first, num = offsets[row], offsets[row + 1] - offsets[row]
+        if num == 0:
+            continue
+        if num < 8:
+            total, at = 0.0, 0
+        else:
+            eight = terms[first : first + 8].copy()
+            at = 8
+            while at < num - num % 8:
+                for place in range(8):
+                    eight[place] += terms[first + at + place]
+                at += 8
+            total = ((eight[0] + eight[1]) + (eight[2] + eight[3])) + ((eight[4] + eight[5]) + (eight[6] + eight[7]))
+        while at < num:
+            total += terms[first + at]
+            at += 1
+        means[row] = total / num
+    return means
+
+
+@compiled
+def extent(begins: np.ndarray, stops: np.ndarray, first: int, last: int, height: int, box: np.ndarray) -> int:
+    """The area of a mask of the intervals `first` up to `last`; `box` becomes its tight box, zeros for an empty one."""
+    box[:] = 0
+    if first == last:
+        return 0
+    area, column, top, bottom = 0, int(begins[first] // height * height), height, 0
+    box[0] = column // height
+    for index in range(first, last):
+        begin, stop = int(begins[index]), int(stops[index])
+        area += stop - begin
+        while begin >= column + height:
+            column += height
+        top = min(top, begin - column)
+        bottom = max(bottom, stop - column)
+        if stop > column + height:  # it goes on in the next column
+            top, bottom = 0, height
+    box[1], box[2], box[3] = top, (stops[last - 1] - 1) // height + 1, bottom
+    return area
+
+
+@compiled
 def intervals(
     ends: np.ndarray, nums: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -239,28 +358,13 @@ def intervals(
     boxes = np.zeros((num_masks, 4), np.int64)
     num, run = 0, 0
     for mask in range(num_masks):
-        height = sizes[mask, 0]
-        left = top = np.int64(1) << 60
-        right = bottom = np.int64(0)
-        for place in range(1, nums[mask], 2):
-            begin, stop = ends[run + place - 1], ends[run + place]
-            if stop <= begin:
-                continue
-            begins[num], stops[num] = begin, stop
-            num += 1
-            areas[mask] += stop - begin
-            x = np.int64(begin / height)
-            y = begin - x * height
-            left, right = min(left, x), max(right, x + 1)
-            if y + stop - begin <= height:
-                top, bottom = min(top, y), max(bottom, y + stop - begin)
-            else:
-                top, bottom = np.int64(0), height
-                right = max(right, np.int64((stop - 1) / height) + 1)
+        for place in range(run + 1, run + nums[mask], 2):
+            if ends[place] > ends[place - 1]:
+                begins[num], stops[num] = ends[place - 1], ends[place]
+                num += 1
         run += nums[mask]
         offsets[mask + 1] = num
-        if offsets[mask + 1] > offsets[mask]:
-            boxes[mask, 0], boxes[mask, 1], boxes[mask, 2], boxes[mask, 3] = left, top, right, bottom
+        areas[mask] = extent(begins, stops, offsets[mask], num, sizes[mask, 0], boxes[mask])
     return begins[:num].copy(), stops[:num].copy(), offsets, areas, boxes
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.metrics.compiled import extent
+from pipeline.metrics.overlaps import Masks
 from pipeline.ops.compiled import compiled
 
 POWERS = 10.0 ** np.arange(23)
@@ -22,17 +25,14 @@ class Scanned:
         image_ids, category_ids: [N] int64.
         scores: [N] float64.
         values: [N, W] float64, of boxes or keypoints.
-        sizes: [N, 2] int64, of masks.
-        runs, run_counts: [R] int64 runs of all masks and [N] int64 how many each has.
+        masks: of segmentation.
     """
 
     image_ids: np.ndarray
     category_ids: np.ndarray
     scores: np.ndarray
     values: np.ndarray
-    sizes: np.ndarray
-    runs: np.ndarray
-    run_counts: np.ndarray
+    masks: Masks | None
 
 
 def read(data: bytes, key: bytes, width: int) -> Scanned | None:
@@ -60,29 +60,63 @@ def read(data: bytes, key: bytes, width: int) -> Scanned | None:
         nums = [num // per_row for num in pool.map(lambda begin, end: count_code(codes, begin, end, 123), bounds, ends)]
     starts = [0, *np.cumsum(nums).tolist()]
     ids, scores = np.empty((2, starts[-1]), np.int64), np.empty(starts[-1])
-    values, sizes = np.empty((starts[-1], width)), np.empty((starts[-1], 2 if width == 0 else 0), np.int64)
-    run_counts = np.empty(starts[-1], np.int64) if width == 0 else np.empty(0, np.int64)
+    values = np.empty((starts[-1], width))
+    num_masks = 0 if width else starts[-1]
+    sizes, boxes = np.empty((num_masks, 2), np.int64), np.empty((num_masks, 4), np.int64)
+    offsets, areas = np.zeros(num_masks + 1, np.int64), np.empty(num_masks, np.int64)
+    # an interval takes two characters at least; memory that nothing is written to costs nothing
+    begins, stops = np.empty((2, 0 if width else len(data)), np.int64)
 
-    def scan(part: int) -> tuple[bool, np.ndarray]:
-        """Fills in the rows of a part, which are known beforehand: nothing is joined afterwards."""
+    def scan(part: int) -> int:
+        """Fills in the rows of a part, which are known beforehand; -1 or the number of its intervals."""
         begin, end, here = bounds[part], ends[part], slice(starts[part], starts[part + 1])
-        runs = np.empty(0 if width else end - begin, np.int64)
         slow = np.empty((nums[part] * (width + 1), 3), np.int64)
-        columns = (ids[0, here], ids[1, here], scores[here], values[here], sizes[here], runs, run_counts[here], slow)
+        columns = (ids[0, here], ids[1, here], scores[here], values[here])
+        drawn = (sizes[here], begins[begin:end], stops[begin:end], offsets[1:][here], areas[here], boxes[here])
         last = part == len(bounds) - 1
-        count, num_slow, num_runs = scan_rows(codes, begin, end, part == 0, last, POWERS, key, *columns)
+        count, num_slow, num_intervals = scan_rows(
+            codes, begin, end, part == 0, last, POWERS, key, *columns, *drawn, slow
+        )
         for row, column, first, stop in _rows_of(slow[:num_slow], width):
             if column < width:
                 values[here][row, column] = float(data[first:stop])
             else:
                 scores[here][row] = float(data[first:stop])
-        return count == nums[part], runs[:num_runs]
+        return num_intervals if count == nums[part] else -1
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         parts = list(pool.map(scan, range(len(bounds))))
-    if not all(plain for plain, _ in parts) or not (np.isfinite(values).all() and np.isfinite(scores).all()):
+    if min(parts) < 0 or not (np.isfinite(values).all() and np.isfinite(scores).all()):
         return None
-    return Scanned(ids[0], ids[1], scores, values, sizes, np.concatenate([runs for _, runs in parts]), run_counts)
+    if width:
+        return Scanned(ids[0], ids[1], scores, values, None)
+    total = parts[0]
+    for part in range(1, len(parts)):  # moved up to where the intervals of the part before end
+        source, place = slice(bounds[part], bounds[part] + parts[part]), slice(total, total + parts[part])
+        begins[place], stops[place] = begins[source], stops[source]
+        offsets[1:][starts[part] : starts[part + 1]] += total
+        total += parts[part]
+    masks = Masks(begins[:total], stops[:total], offsets, areas, boxes, sizes)
+    return Scanned(ids[0], ids[1], scores, values, masks)
+
+
+def masks_of_strings(strings: Sequence[bytes], sizes: np.ndarray) -> Masks | None:
+    """Masks of COCO's run-length strings; None where one cannot be: NumPy then says which.
+
+    Args:
+        strings: one for each of N masks.
+        sizes: [N, 2] int64, height and width.
+    """
+    if any(b'"' in string for string in strings):
+        return None
+    data = b'"' + b'"'.join(strings).replace(b"\\", b"\\\\") + b'"'  # as in a file
+    begins, stops = np.empty((2, len(data)), np.int64)
+    offsets, areas = np.zeros(len(strings) + 1, np.int64), np.empty(len(strings), np.int64)
+    boxes = np.empty((len(strings), 4), np.int64)
+    columns = (begins, stops, offsets, areas, boxes)
+    if not read_strings(np.frombuffer(data, np.uint8), sizes, *columns):
+        return None
+    return Masks(begins[: offsets[-1]], stops[: offsets[-1]], offsets, areas, boxes, sizes)
 
 
 def _rows_of(slow: np.ndarray, width: int) -> list[tuple[int, int, int, int]]:
@@ -236,58 +270,97 @@ def read_key(codes: np.ndarray, at: int, end: int) -> tuple[int, int, int]:
 
 
 @compiled
-def read_runs(codes: np.ndarray, at: int, end: int, runs: np.ndarray, num: int) -> tuple[int, int]:
-    """COCO's run-length string from its quote on: the place after it (-1: none) and how many runs there are now."""
+def read_intervals(
+    codes: np.ndarray, at: int, end: int, begins: np.ndarray, stops: np.ndarray, num: int
+) -> tuple[int, int, int]:
+    """COCO's run-length string from its quote on: the place after it (-1: none), intervals so far, pixels of it."""
     if at >= end or codes[at] != 34:
-        return -1, num
+        return -1, num, 0
     at += 1
-    first = num
+    count, total = 0, 0
+    last, before = 0, 0
     value, shift = 0, 0
     while at < end and codes[at] != 34:
         code = int(codes[at])
         if code == 92:  # its own backslash, which JSON doubles
             at += 1
             if at >= end or codes[at] != 92:
-                return -1, num
+                return -1, num, 0
         at += 1
         code -= 48
-        if code < 0 or code > 63 or shift > 55:
-            return -1, num
+        if code < 0 or code > 63 or shift > 45:
+            return -1, num, 0
         value |= (code & 31) << shift
         shift += 5
         if code & 32 == 0:
             if code & 16:
                 value -= 1 << shift
-            if num - first > 2:
-                value += runs[num - 2]
-            runs[num] = value
-            num += 1
+            if count > 2:
+                value += before
+            if value < 0 or total > 1 << 52:
+                return -1, num, 0
+            if count & 1 and value > 0:
+                begins[num], stops[num] = total, total + value
+                num += 1
+            total += value
+            before, last = last, value
+            count += 1
             value, shift = 0, 0
-    return (at + 1 if at < end and shift == 0 else -1), num
+    return (at + 1 if at < end and shift == 0 else -1), num, total
+
+
+@compiled
+def read_strings(
+    codes: np.ndarray,
+    sizes: np.ndarray,
+    begins: np.ndarray,
+    stops: np.ndarray,
+    offsets: np.ndarray,
+    areas: np.ndarray,
+    boxes: np.ndarray,
+) -> bool:
+    """Reads run-length strings between quotes that they share into the columns of `Masks`; False: one cannot be."""
+    at, num = 0, 0
+    for mask in range(len(sizes)):
+        first = num
+        at, num, total = read_intervals(codes, at, len(codes), begins, stops, num)
+        if at < 0 or total != sizes[mask, 0] * sizes[mask, 1]:
+            return False
+        at -= 1  # its last quote is the first one of the next
+        areas[mask] = extent(begins, stops, first, num, sizes[mask, 0], boxes[mask])
+        offsets[mask + 1] = num
+    return True
 
 
 @compiled
 def read_mask(
-    codes: np.ndarray, at: int, end: int, powers: np.ndarray, size: np.ndarray, runs: np.ndarray, num: int
+    codes: np.ndarray,
+    at: int,
+    end: int,
+    powers: np.ndarray,
+    size: np.ndarray,
+    begins: np.ndarray,
+    stops: np.ndarray,
+    num: int,
 ) -> tuple[int, int]:
-    """A mask of size and counts: the place after it (-1: none) and how many runs there are now."""
+    """A mask of size and counts: the place after it (-1: none) and how many intervals there are now."""
     if at >= end or codes[at] != 123:
         return -1, num
-    seen = 0
+    seen, total = 0, 0
     while True:
         begin, stop, at = read_key(codes, at + 1, end)
         if at < 0:
             return -1, num
         if is_key(codes, begin, stop, b"counts"):
             seen += 1
-            at, num = read_runs(codes, at, end, runs, num)
+            at, num, total = read_intervals(codes, at, end, begins, stops, num)
         elif is_key(codes, begin, stop, b"size"):
             seen += 4
             if at >= end or codes[at] != 91:
                 return -1, num
             for side in range(2):
                 value, at = whole(codes, skip(codes, at + 1, end), end, powers)
-                if at < 0:
+                if at < 0 or value > 1 << 26:
                     return -1, num
                 size[side] = value
                 at = skip(codes, at, end)
@@ -300,7 +373,7 @@ def read_mask(
             return -1, num
         at = skip(codes, at, end)
         if at < end and codes[at] == 125:
-            return (at + 1 if seen == 5 else -1), num
+            return (at + 1 if seen == 5 and total == size[0] * size[1] else -1), num
         if at >= end or codes[at] != 44:
             return -1, num
 
@@ -319,18 +392,22 @@ def scan_rows(
     scores: np.ndarray,
     values: np.ndarray,
     sizes: np.ndarray,
-    runs: np.ndarray,
-    run_counts: np.ndarray,
+    begins: np.ndarray,
+    stops: np.ndarray,
+    offsets: np.ndarray,
+    areas: np.ndarray,
+    boxes: np.ndarray,
     slow: np.ndarray,
 ) -> tuple[int, int, int]:
     """Reads objects with image_id, category_id, score and `key`, and no other, into rows of the arrays.
 
     Returns:
         The number of objects, -1 where something else was met; the number of rows of `slow` (row times W + 1 plus
-        column, begin and end of the text) for numbers left to Python, the score in column W; and the number of runs.
+        column, begin and end of the text) for numbers left to Python, the score in column W; and the number of
+        intervals.
     """
     width = values.shape[1]
-    row, num_slow, num_runs = 0, 0, 0
+    row, num_slow, num = 0, 0, 0
     at = skip(codes, begin, end)
     if opens:
         if at >= end or codes[at] != 91:
@@ -351,9 +428,11 @@ def scan_rows(
                 if width:
                     at, num_slow = read_list(codes, at, end, powers, values[row], row * (width + 1), slow, num_slow)
                 else:
-                    before = num_runs
-                    at, num_runs = read_mask(codes, at, end, powers, sizes[row], runs, num_runs)
-                    run_counts[row] = num_runs - before
+                    first = num
+                    at, num = read_mask(codes, at, end, powers, sizes[row], begins, stops, num)
+                    if at >= 0:
+                        areas[row] = extent(begins, stops, first, num, sizes[row, 0], boxes[row])
+                        offsets[row] = num
             elif is_key(codes, first, stop, b"score"):
                 bit = 8
                 place = at
@@ -387,9 +466,9 @@ def scan_rows(
         if at < end and codes[at] == 44:
             at = skip(codes, at + 1, end)
             if at >= end:
-                return (-1 if closes else row), num_slow, num_runs
+                return (-1 if closes else row), num_slow, num
         elif at < end and codes[at] == 93 and closes:
-            return (row if skip(codes, at + 1, end) == end else -1), num_slow, num_runs
+            return (row if skip(codes, at + 1, end) == end else -1), num_slow, num
         else:
             return -1, 0, 0
     return -1, 0, 0

@@ -602,9 +602,12 @@ def _overlap(
     targets = truth.keypoints if len(truth.keypoints) else np.zeros((0, len(used), 3))
     if keypoints.shape[1] != targets.shape[1]:
         raise ValueError(f"{keypoints.shape[1]} keypoints of detections, {targets.shape[1]} of the truth")
-    least, most = overlaps.extent(keypoints)
-    overlap = overlaps.of_keypoints(keypoints, targets, truth.boxes_xywh, truth.areas, used)
-    return overlap, np.prod(most - least, axis=1), np.asarray(~(targets[..., 2] > 0).any(1))
+    extents = overlaps.extent(keypoints, compiled=compiled)
+    overlap = overlaps.of_keypoints(
+        keypoints, targets, truth.boxes_xywh, truth.areas, used, extents=extents, compiled=compiled
+    )
+    areas = np.prod(extents[:, 2:] - extents[:, :2], axis=1)
+    return overlap, areas, np.asarray(~(targets[..., 2] > 0).any(1))
 
 
 def _judged(found: Found, truths: Truths, federated: Federated, num_images: int, num_classes: int) -> np.ndarray:

@@ -19,6 +19,8 @@ COCO_SIGMAS = (
     / 10.0
 )
 """How far annotators differ on each of COCO's 17 keypoints, in square roots of the object's area."""
+MAX_ADDED = 128
+"""Terms that NumPy adds up in one way; of more it adds up the halves."""
 
 
 def of_boxes(boxes_xywh: np.ndarray, truth_xywh: np.ndarray, iscrowd: np.ndarray, *, compiled: bool = False) -> Overlap:
@@ -76,21 +78,43 @@ class Masks:
         boxes: [N, 4] int64 xyxy, tight; zeros for an empty mask.
     """
 
-    def __init__(self, ends: np.ndarray, nums: np.ndarray, sizes: np.ndarray, *, compiled: bool | None = None) -> None:
-        """Takes the ends of all runs, background and foreground by turns.
+    def __init__(
+        self,
+        begins: np.ndarray,
+        stops: np.ndarray,
+        offsets: np.ndarray,
+        areas: np.ndarray,
+        boxes: np.ndarray,
+        sizes: np.ndarray,
+        *,
+        compiled: bool | None = None,
+    ) -> None:
+        """Takes what belongs together; `of_ends` makes it.
+
+        Args:
+            begins, stops, offsets, areas, boxes, sizes: the attributes.
+            compiled: whether numba does the loops; None: where it is loaded. The result is the same.
+        """
+        self.begins, self.stops, self.offsets, self.areas, self.boxes = begins, stops, offsets, areas, boxes
+        self.sizes = sizes
+        self.compiled = _is_compiled() if compiled is None else compiled
+
+    @classmethod
+    def of_ends(cls, ends: np.ndarray, nums: np.ndarray, sizes: np.ndarray, *, compiled: bool | None = None) -> Masks:
+        """Masks from the ends of all runs, background and foreground by turns.
 
         Args:
             ends: [R] int64, where each run ends in its mask.
             nums: [N] int64, runs of each mask.
             sizes: [N, 2] int64.
-            compiled: whether numba does the loops; None: where it is loaded. The result is the same.
+            compiled: as above.
         """
-        self.sizes = sizes
-        self.compiled = "pipeline.metrics.compiled" in sys.modules if compiled is None else compiled
+        compiled = _is_compiled() if compiled is None else compiled
         intervals: Callable[..., tuple[np.ndarray, ...]] = _intervals
-        if self.compiled:
+        if compiled:
             from pipeline.metrics.compiled import intervals
-        self.begins, self.stops, self.offsets, self.areas, self.boxes = intervals(ends, nums, sizes)
+        begins, stops, offsets, areas, boxes = intervals(ends, nums, sizes)
+        return cls(begins, stops, offsets, areas, boxes, sizes, compiled=compiled)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -127,13 +151,17 @@ class Masks:
         nums = np.diff(self.offsets)[order]
         rows = spread(self.offsets[order], nums)
         ends = np.stack([self.begins[rows], self.stops[rows]], axis=1).ravel()
-        return Masks(ends, 2 * nums, self.sizes[order])
+        return Masks.of_ends(ends, 2 * nums, self.sizes[order])
 
     def runs(self, index: int) -> list[int]:
         """The lengths of the runs of one mask, background first."""
         here = slice(self.offsets[index], self.offsets[index + 1])
         ends = np.stack([self.begins[here], self.stops[here]], axis=1).ravel()
         return np.diff(np.concatenate([[0], ends, [self.sizes[index].prod()]])).tolist()
+
+
+def _is_compiled() -> bool:
+    return "pipeline.metrics.compiled" in sys.modules
 
 
 def _intervals(
@@ -237,7 +265,7 @@ def masks_of_runs(runs: np.ndarray, nums: np.ndarray, sizes: np.ndarray) -> Mask
     if len(wrong):
         height, width = sizes[wrong[0]]
         raise ValueError(f"mask {wrong[0]}: its runs add up to {pixels[wrong[0]]} pixels of {height} x {width}")
-    return Masks(total[1:] - np.repeat(total[first], nums), nums, sizes.astype(np.int64))
+    return Masks.of_ends(total[1:] - np.repeat(total[first], nums), nums, sizes.astype(np.int64))
 
 
 def masks_of(masks: Sequence[Any]) -> Masks:
@@ -260,6 +288,11 @@ def masks_of_counts(sizes: Sequence[Sequence[int]], counts: Sequence[bytes | str
     """
     places = [index for index, value in enumerate(counts) if isinstance(value, (bytes, str))]
     strings = [value.encode() if isinstance(value := counts[index], str) else value for index in places]
+    if _is_compiled() and len(places) == len(counts):
+        from pipeline.metrics.compiled_json import masks_of_strings
+
+        if (masks := masks_of_strings(strings, np.array(sizes, np.int64).reshape(-1, 2))) is not None:  # type: ignore[arg-type]
+            return masks
     runs, nums = decode_runs(strings, places)  # type: ignore[arg-type]
     if len(places) < len(counts):
         parts: list[Any] = [None] * len(counts)
@@ -330,7 +363,14 @@ def _intersections(
 
 
 def of_keypoints(
-    keypoints: np.ndarray, truth: np.ndarray, truth_xywh: np.ndarray, truth_areas: np.ndarray, sigmas: np.ndarray
+    keypoints: np.ndarray,
+    truth: np.ndarray,
+    truth_xywh: np.ndarray,
+    truth_areas: np.ndarray,
+    sigmas: np.ndarray,
+    *,
+    extents: np.ndarray | None = None,
+    compiled: bool = False,
 ) -> Overlap:
     """COCO's object keypoint similarity: the mean over labelled keypoints of exp(-d^2 / (2 area (2 sigma)^2)).
 
@@ -342,6 +382,8 @@ def of_keypoints(
         truth_xywh: [M, 4] float64.
         truth_areas: [M] float64.
         sigmas: [P], COCO's are `COCO_SIGMAS`.
+        extents: [N, 4], `extent(keypoints)` where it is known.
+        compiled: whether numba does the loops; the result is the same to the bit.
     """
     variances = (np.asarray(sigmas) * 2) ** 2
     visible = truth[..., 2] > 0
@@ -349,12 +391,30 @@ def of_keypoints(
     x0, y0 = truth_xywh[:, 0] - truth_xywh[:, 2], truth_xywh[:, 1] - truth_xywh[:, 3]
     x1, y1 = truth_xywh[:, 0] + truth_xywh[:, 2] * 2, truth_xywh[:, 1] + truth_xywh[:, 3] * 2
 
-    near = _near(keypoints, truth, visible, variances, truth_areas) if len(keypoints) and len(truth) else None
+    bounds = None
+    if len(keypoints) and len(truth):
+        bounds = _half_bounds(truth, visible, variances, truth_areas)
+        extents = extent(keypoints, compiled=compiled) if extents is None else extents
+    if compiled and bounds is not None and extents is not None and truth.shape[1] <= MAX_ADDED:
+        from pipeline.metrics.compiled import keypoint_errors, row_means
+
+        outer, areas = np.stack([x0, y0, x1, y1], axis=1), truth_areas + np.spacing(1)
+
+        def overlap_compiled(index: np.ndarray, others: np.ndarray, least: float) -> np.ndarray:
+            errors, offsets = keypoint_errors(
+                keypoints, truth, nums, outer, bounds, extents, variances, areas, index, others, least >= 0.5
+            )
+            terms = np.exp(np.negative(errors, out=errors), out=errors)  # NumPy's exp, which is not numba's to the bit
+            return np.asarray(row_means(terms, offsets))
+
+        return overlap_compiled
 
     def overlap(index: np.ndarray, others: np.ndarray, least: float) -> np.ndarray:
-        if near is None or least < 0.5:
+        if bounds is None or extents is None or least < 0.5:
             return similarity(index, others)
-        pairs = np.flatnonzero(near(index, others) | (nums[others] == 0))
+        most, least_place = extents[index, 2:], extents[index, :2]
+        is_near = ((most >= bounds[others, :2]) & (least_place <= bounds[others, 2:])).all(1)
+        pairs = np.flatnonzero(is_near | (nums[others] == 0))
         overlaps = np.zeros(len(index))
         overlaps[pairs] = similarity(index[pairs], others[pairs])
         return overlaps
@@ -382,25 +442,22 @@ def of_keypoints(
     return overlap
 
 
-def extent(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[N, 2] least and greatest x and y of keypoints [N, P, 3]; P is at least 1."""
+def extent(keypoints: np.ndarray, *, compiled: bool = False) -> np.ndarray:
+    """[N, 4] least x and y, greatest x and y of keypoints [N, P, 3]; P is at least 1."""
+    if compiled:
+        from pipeline.metrics.compiled import keypoint_extents
+
+        return np.asarray(keypoint_extents(keypoints))
     least, most = keypoints[:, 0, :2].copy(), keypoints[:, 0, :2].copy()
     for column in range(1, keypoints.shape[1]):  # several times faster than a reduction over a short axis
         np.minimum(least, keypoints[:, column, :2], out=least)
         np.maximum(most, keypoints[:, column, :2], out=most)
-    return least, most
+    return np.concatenate([least, most], axis=1)
 
 
-def _near(
-    keypoints: np.ndarray, truth: np.ndarray, visible: np.ndarray, variances: np.ndarray, areas: np.ndarray
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Of pairs [P], those that can reach .5: a mean of .5 needs a term of .5, one keypoint nearer than a radius."""
-    radius = 1.01 * np.sqrt(2 * np.log(2) * variances.max() * (areas + np.spacing(1)))
-    low = np.where(visible[..., None], truth[..., :2], np.inf).min(1) - radius[:, None]
-    high = np.where(visible[..., None], truth[..., :2], -np.inf).max(1) + radius[:, None]
-    least, most = extent(keypoints)
-
-    def near(index: np.ndarray, others: np.ndarray) -> np.ndarray:
-        return np.asarray(((most[index] >= low[others]) & (least[index] <= high[others])).all(1))
-
-    return near
+def _half_bounds(truth: np.ndarray, visible: np.ndarray, variances: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """[M, 4] xyxy: a mean of .5 needs a term of .5, one keypoint nearer than a radius to a labelled one."""
+    radius = 1.01 * np.sqrt(2 * np.log(2) * variances.max() * (areas + np.spacing(1)))[:, None]
+    low = np.where(visible[..., None], truth[..., :2], np.inf).min(1) - radius
+    high = np.where(visible[..., None], truth[..., :2], -np.inf).max(1) + radius
+    return np.concatenate([low, high], axis=1)

@@ -23,7 +23,7 @@ def test_compiled_masks_are_the_same(compiled, seed):
     plain = masks_of(list(masks))
     ends = np.concatenate([np.cumsum(plain.runs(index)) for index in range(5)])
     nums = np.array([len(plain.runs(index)) for index in range(5)])
-    other = overlaps.Masks(ends, nums, plain.sizes, compiled=compiled)
+    other = overlaps.Masks.of_ends(ends, nums, plain.sizes, compiled=compiled)
     for name in ("begins", "stops", "offsets", "areas", "boxes"):
         np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
     index, others = (values.ravel() for values in np.mgrid[:5, :5])
@@ -96,6 +96,51 @@ def test_masks_of_images_of_different_size_do_not_overlap():
 def test_run_lengths_that_pycocotools_would_read_past_are_refused(mask, message):
     with pytest.raises(ValueError, match=message):
         masks_of([np.ones((4, 4), bool), mask])
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), num=st.integers(0, 6))
+def test_masks_of_compiled_strings_are_the_same(seed, num):
+    from pipeline.metrics.compiled_json import masks_of_strings
+
+    masks = some_masks(seed, num)
+    plain = masks_of(list(masks))
+    read = masks_of_strings([encoded(mask)["counts"] for mask in masks], plain.sizes)
+    for name in ("begins", "stops", "offsets", "areas", "boxes"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize(
+    ("string", "size"),
+    [
+        (b'6"', (2, 3)),  # a quote is no character of a run length
+        (b"8", (2, 3)),  # 8 pixels of 6
+        (b"`", (2, 3)),  # ends within a number
+        (b"2O4", (2, 3)),  # a run of -1
+    ],
+)
+def test_what_is_no_mask_is_left_to_numpy(string, size):
+    from pipeline.metrics.compiled_json import masks_of_strings
+
+    assert masks_of_strings([string], np.array([size])) is None
+
+
+@pytest.mark.parametrize("num_points", [1, 7, 8, 17, 128])
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), least=st.sampled_from([0.0, 0.5]))
+def test_compiled_keypoints_are_the_same_to_the_bit(num_points, seed, least):
+    rng = np.random.default_rng(seed)
+    truth = np.concatenate([rng.uniform(0, 50, (6, num_points, 2)), rng.integers(0, 3, (6, num_points, 1))], axis=2)
+    truth[0, :, 2] = 0
+    shown = truth[rng.integers(0, 6, 9)] + rng.normal(0, 3, (9, num_points, 3)) * rng.integers(1, 20, (9, 1, 1))
+    boxes, areas = rng.uniform(1, 30, (6, 4)), rng.uniform(1, 900, 6)
+    index, others = (values.ravel() for values in np.mgrid[:9, :6])
+    plain, compiled = (
+        overlaps.of_keypoints(shown, truth, boxes, areas, np.full(num_points, 0.05), compiled=how)
+        for how in (False, True)
+    )
+    np.testing.assert_array_equal(compiled(index, others, least), plain(index, others, least))
+    np.testing.assert_array_equal(overlaps.extent(shown, compiled=True), overlaps.extent(shown))
 
 
 def test_no_strings_have_no_runs():
