@@ -13,7 +13,7 @@ from pipeline.data import features as feature_files
 from pipeline.params import Params, Run, is_fitted
 from pipeline.progress import progress
 from pipeline.training import checkpoint as checkpoints
-from pipeline.training import fitting
+from pipeline.training import fitted
 from pipeline.training.inference import SCHEMAS, Network, mean
 
 
@@ -47,9 +47,9 @@ def _answers(params: Params, name: str, weights: Path) -> tuple[list[dict[str, A
     entry = params.runs[name]
     checkpoint = checkpoints.load(weights)
     if is_fitted(entry.model):
-        probabilities = fitting.gives_probabilities(entry.model)
+        probabilities = fitted.gives_probabilities(entry.model)
         split = feature_files.read(paths.inputs(entry.inputs), entry.prediction.split)
-        found = fitting.answers(entry.model, checkpoint.arrays, split.features)
+        found = fitted.answers(entry.model, checkpoint.arrays, split.features)
         rows = [{"image_id": image_id, **row} for image_id, row in zip(split.image_ids, found, strict=True)]
         return rows, probabilities
     network = Network(params, checkpoint, entry.prediction.augment)

@@ -6,7 +6,6 @@ values is tried, on the val split or on `folds` parts of train and val, and the 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
 from collections.abc import Iterator
@@ -23,10 +22,9 @@ from pipeline.errors import PipelineError
 from pipeline.params import HEADS, Generator, Run, check_options
 from pipeline.structures import DatasetInfo
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.fitted import EXTRACTOR, module_of
 from pipeline.training.seeding import derive
 
-EXTRACTOR = "extractor."
-"""Before the names of arrays of a checkpoint that the backbone of its features has learnt."""
 Row = dict[str, float]
 
 
@@ -46,11 +44,6 @@ class Choice:
 def choice(*, folds: Annotated[int, Field(ge=0, le=100)] = 0, retrain: bool = False) -> Choice:
     """The options that every fitted model has beside its own; see `Choice`."""
     return Choice(folds, retrain)
-
-
-def module_of(model: str) -> Any:
-    """The module of a model's path, such as `heads/linear`."""
-    return importlib.import_module(f"pipeline.models.{model.replace('/', '.')}")
 
 
 def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, list[Row]]:
@@ -291,24 +284,6 @@ class Targets(_Problem):
         losses, val_losses = (self.module.history(arrays, one.features, one.targets) for one in (train, val))
         found = zip(arrays["steps"], losses, val_losses, strict=True)
         return [{"epoch": int(step), "loss": float(loss), "val_loss": float(held)} for step, loss, held in found]
-
-
-def answers(model: str, arrays: dict[str, np.ndarray], features: np.ndarray) -> list[dict[str, Any]]:
-    """The columns of predictions.arrow of each row of features [N, D]."""
-    module = module_of(model)
-    if model.startswith(f"{HEADS}/"):
-        return [{"scores": scores} for scores in module.scores(arrays, features)]
-    return [{"value": float(value)} for value in module.values(arrays, features)]
-
-
-def gives_probabilities(model: str) -> bool:
-    """Whether a model's answers are probabilities of classes."""
-    return bool(getattr(module_of(model), "PROBABILITIES", False))
-
-
-def of_extractor(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of a checkpoint's arrays what the backbone of its features has learnt."""
-    return {key.removeprefix(EXTRACTOR): array for key, array in arrays.items() if key.startswith(EXTRACTOR)}
 
 
 def _said(values: dict[str, Any]) -> str:

@@ -13,8 +13,8 @@ from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.params import Params, Run, is_fitted
 from pipeline.structures import Prediction, Sample
-from pipeline.training import fitting
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.fitted import answers, gives_probabilities, of_extractor
 
 BOXES = pa.list_(pa.list_(pa.float32(), 4))
 SCHEMAS = {
@@ -90,15 +90,15 @@ class Fitted:
             channels=checkpoint.info.channels,
             device=compute.device if compute else None,
             autocast=compute.autocast if compute else None,
-            state=fitting.of_extractor(checkpoint.arrays),
+            state=of_extractor(checkpoint.arrays),
         )
         self.model = entry.model
         self.arrays = checkpoint.arrays
-        self.probabilities = fitting.gives_probabilities(entry.model)
+        self.probabilities = gives_probabilities(entry.model)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         """The columns of each image, [H, W, C] uint8 of any size."""
-        return fitting.answers(self.model, self.arrays, self.extractor(list(images)))
+        return answers(self.model, self.arrays, self.extractor(list(images)))
 
 
 class Ensemble:

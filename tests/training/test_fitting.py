@@ -9,6 +9,7 @@ from pipeline.models.heads import knn, linear, softmax
 from pipeline.params import ClassificationEvaluation, Prediction, RegressionEvaluation, Run
 from pipeline.structures import DatasetInfo
 from pipeline.training import fitting
+from pipeline.training.fitted import of_extractor
 
 PLACE = paths.features("toy")
 
@@ -121,7 +122,7 @@ def test_what_the_backbone_has_learnt_comes_along(splits, tmp_path):
     info, description = feature_files.describe(PLACE)
     feature_files.write(PLACE, info, description, splits, {"codebook": np.eye(2, dtype=np.float32)})
     checkpoint, _ = fitting.fitted(run_of("heads/knn"), "toy", 0)
-    assert same(fitting.of_extractor(checkpoint.arrays), {"codebook": np.eye(2, dtype=np.float32)})
+    assert same(of_extractor(checkpoint.arrays), {"codebook": np.eye(2, dtype=np.float32)})
 
 
 @pytest.mark.parametrize("model", ["heads/linear", "heads/svm", "heads/mlp", "heads/knn", "heads/hinge"])
