@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, get_args
@@ -48,8 +47,8 @@ def norm(kind: str, channels: int, dimensions: int = 2) -> nn.Module:
 
     What shares one mean and variance: `batch` all images and places of a channel (Ioffe and Szegedy 2015; running
     averages of them in evaluation), `layer` all of one image (Ba et al. 2016, equation 3), `instance` the places of one
-    channel of one image (Ulyanov et al. 2016), `group` those of up to 32 groups of channels of one image (Wu and He
-    2018); `none` is the identity.
+    channel of one image (Ulyanov et al. 2016), `group` those of up to 32 groups of two or more channels of one image
+    (Wu and He 2018); `none` is the identity.
 
     Args:
         kind: one of NormKind.
@@ -68,7 +67,9 @@ def norm(kind: str, channels: int, dimensions: int = 2) -> nn.Module:
             raise ParamsError("norm 'instance': a channel of a vector is one number; fix: batch, layer, group or none")
         return nn.GroupNorm(channels, channels)
     if kind == "group":
-        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+        # of two channels or more each, or a map of one pixel would have nothing to take a variance over
+        groups = max(num for num in range(1, min(GROUPS, max(1, channels // 2)) + 1) if channels % num == 0)
+        return nn.GroupNorm(groups, channels)
     if kind == "none":
         return nn.Identity()
     raise ParamsError(f"norm {kind!r}: unknown; {did_you_mean(kind, get_args(NormKind))}")

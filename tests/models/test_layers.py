@@ -31,8 +31,9 @@ def test_each_norm_shares_its_mean_and_variance_over_its_own_axes(kind, axes):
     np.testing.assert_allclose(module(values).detach().numpy(), want, atol=1e-12)
 
 
-def test_group_norm_has_32_groups_or_the_most_that_divide_the_channels():
-    assert [layers.norm("group", channels).num_groups for channels in (64, 48, 8, 7)] == [32, 16, 8, 1]
+def test_group_norm_has_32_groups_or_the_most_of_two_channels_or_more():
+    assert [layers.norm("group", channels).num_groups for channels in (96, 64, 48, 8, 7, 1)] == [32, 32, 24, 4, 1, 1]
+    assert layers.norm("group", 4)(torch.tensor([[1.0, 2.0, 5.0, 1.0]])[..., None, None]).any()
     values = torch.randn(2, 64, 3, 3, dtype=torch.float64)
     want = normalised(values.view(2, 32, 18).numpy(), 2).reshape(2, 64, 3, 3)
     np.testing.assert_allclose(layers.norm("group", 64).double()(values).detach().numpy(), want, atol=1e-12)
