@@ -81,9 +81,9 @@ def _heat(
 
     seeding.set_up(params.defaults)
     checkpoint = checkpoints.load(paths.inputs(entry.inputs))
-    if not checkpoint.model.startswith("classification/"):
-        raise ParamsError(f"{paths.PARAMS} {entry.inputs}: {entry.method} explains classifiers, not {checkpoint.model}")
     model = tasks.restore(checkpoint.model, checkpoint.info, checkpoint.model_params, checkpoint.arrays)
+    if not isinstance(model, tasks.Classification):
+        raise ParamsError(f"{paths.PARAMS} {entry.inputs}: {entry.method} explains classifiers, not {checkpoint.model}")
     split = Store(paths.raw(entry.dataset)).split(SPLIT)
     chosen = np.linspace(0, len(split) - 1, num=min(num_images, len(split))).astype(int)
     height, width = checkpoint.info.image_size or (0, 0)
