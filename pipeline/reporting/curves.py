@@ -16,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 34, 38
 NO_QUANTITIES = ("epoch", "lr", "grad_norm")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 STYLE = (
-    "svg{background:#fff;font:11.5px system-ui,sans-serif;"
+    "svg{background:#fff;font:11.5px system-ui,sans-serif;--quiet:#66707a;"
     "--series-0:#2f6f8f;--series-1:#c8743c;--series-2:#4d8b57;--series-3:#8a63a8;--series-4:#a88a2e;--series-5:#c25a7a}"
     "text{fill:#66707a}.heading{fill:#1e2328;font-weight:600}polyline{fill:none;stroke-width:2}"
     ".grid{stroke:#e3e1dc}.key{stroke-width:2.5}"
@@ -60,18 +60,23 @@ def tick_label(value: float, step: float) -> str:
 
 
 class Line(NamedTuple):
-    """Points in order of x, and a place in the colours and in DASHES."""
+    """Points in order of x, a place in the colours (None: that of text) and one in DASHES."""
 
     points: Sequence[tuple[float, float]]
-    colour: int
+    colour: int | None
     dash: int = 0
+
+    @property
+    def paint(self) -> str:
+        """Its colour as CSS."""
+        return "var(--quiet)" if self.colour is None else f"var(--series-{self.colour % NUM_COLOURS})"
 
     @property
     def style(self) -> str:
         """How it is drawn."""
         dash = DASHES[self.dash % len(DASHES)]
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
-        return f'style="stroke:var(--series-{self.colour % NUM_COLOURS})"{dashed}'
+        return f'style="stroke:{self.paint}"{dashed}'
 
 
 def line_chart(title: str, series: Series, heading: str = "", x_label: str = "epoch") -> str:
@@ -117,7 +122,7 @@ def overlay(title: str, quantity: str, sides: Mapping[str, Mapping[str, Sequence
     if all(len(line.points) < 2 for line in lines):
         return ""
     if {line.dash for line in lines} == {0, 1}:
-        keys["validation"] = Line((), len(sides), 1)
+        keys["validation"] = Line((), None, 1)
     return _chart(title, lines, keys, heading, "epoch")
 
 
@@ -181,8 +186,7 @@ def _chart(title: str, lines: Sequence[Line], keys: Mapping[str, Line], heading:
     for line in lines:
         if len(line.points) == 1:
             x, y = line.points[0]
-            fill = f"fill:var(--series-{line.colour % NUM_COLOURS})"
-            parts.append(f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" style="{fill}"/>')
+            parts.append(f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" style="fill:{line.paint}"/>')
         else:
             path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in line.points)
             parts.append(f'<polyline points="{path}" {line.style}/>')

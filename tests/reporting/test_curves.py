@@ -100,6 +100,7 @@ def test_an_overlay_has_a_colour_for_each_side_and_dashes_for_validation():
     assert [(style, dash is not None) for style, dash in lines] == [(first, False), (first, True), (second, False)]
     keys = [line.attrib for line in root.iter("line") if line.attrib["class"] == "key"]
     assert [(key["style"], "stroke-dasharray" in key) for key in keys[:2]] == [(first, False), (second, False)]
+    assert keys[2]["style"] == "stroke:var(--quiet)"
     assert "stroke-dasharray" in keys[2]
     assert [text.text for text in root.iter("text")][-3:] == ["base", "head", "validation"]
 
