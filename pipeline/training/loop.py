@@ -73,7 +73,7 @@ def fit(
 
     Raises:
         DivergedError: a loss or a gradient is not finite; names run, epoch, step and parts.
-        PipelineError: the memory does not hold a batch.
+        PipelineError: the memory does not hold a batch, or batch norm has too small a one.
         ParamsError: `training.monitor` names no column.
     """
     try:
@@ -82,14 +82,28 @@ def fit(
                 model, train, val, training, seed=seed, compute=compute, snapshots=snapshots, name=name, watch=watch
             )
             return fitting.run(training.epochs if epochs is None else epochs, interruption)
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)):
+    except (MemoryError, RuntimeError, ValueError) as error:
+        message = _told(error, name, train, compute)
+        if message is None:
             raise
+        raise PipelineError(message) from None
+
+
+def _told(error: Exception, name: str, train: Loader, compute: Compute) -> str | None:
+    """What to do about an error that batches of another size would not have; None of any other error."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         height, width = train.image_size
-        raise PipelineError(
+        return (
             f"{name}: out of memory on {compute.device} with batches of {train.batch_size} images of {height}x{width}; "
             "fix: halve training.batch_size (and double training.accumulate), or lower training.image_size"
-        ) from None
+        )
+    if "Expected more than 1 value per channel" in str(error):
+        last = len(train.split) % train.batch_size or train.batch_size
+        return (
+            f"{name}: batch norm needs more than one value, and the last of {len(train)} batches has {last} image(s); "
+            f"fix: another training.batch_size than {train.batch_size}"
+        )
+    return None
 
 
 class _Fitting:
@@ -108,7 +122,9 @@ class _Fitting:
         name: str,
         watch: Callable[[Row], None] | None,
     ) -> None:
-        self.model = model.to(compute.device, memory_format=torch.channels_last)
+        # L-BFGS looks at all weights as one vector, without copying them
+        layout = torch.contiguous_format if training.optimizer == "lbfgs" else torch.channels_last
+        self.model = model.to(compute.device, memory_format=layout)
         self.train, self.val, self.training = train, val, training
         self.seed, self.compute, self.name, self.watch = seed, compute, name, watch
         self.processes = Processes(compute)
@@ -297,12 +313,10 @@ class _Fitting:
     def _tell(self) -> None:
         """Shows how it goes: the loss so far in the epoch, and what the last validation found."""
         state = self.state
-        words = [f"{self.name} epoch {min(state.epoch + 1, self.epochs)}/{self.epochs}"]
-        if state.losses.num:
-            words.append(f"loss {state.losses.sums['loss'] / state.losses.num:.3g}")
-        elif state.rows:
-            words.append(f"loss {state.rows[-1]['loss']:.3g}")
         last = state.rows[-1] if state.rows else {}
+        is_under_way = state.step > 0
+        loss = state.losses.sums.get("loss", 0.0) / max(1, state.losses.num) if is_under_way else last["loss"]
+        words = [f"{self.name} epoch {state.epoch + is_under_way}/{self.epochs}", f"loss {loss:.3g}"]
         words += [f"{k} {v:.3g}" for k, v in last.items() if k.startswith("val_") and not k.startswith("val_loss_")]
         self.bar(state.epoch * self.steps_per_epoch + state.step, ", ".join(words))
 
