@@ -13,7 +13,7 @@ from pipeline import metrics
 from pipeline.metrics import bootstrap, comparison
 from pipeline.metrics.comparison import Difference
 
-CHOICES = ("score_threshold", "suppression", "scores")
+CHOICES = ("score_threshold", "suppression", "scores", "ensemble", "test_time_augmentation")
 """Lines of a protocol that say what a run does, as its params do: what is compared, not how it is measured."""
 
 

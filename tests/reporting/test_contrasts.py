@@ -42,7 +42,7 @@ def classifier(name: str, scores: np.ndarray, *, epochs: int = 1, rule: str = "o
         {
             **classification.metrics(scores=scores, labels=LABELS, top_k=2),
             "per_class": [{"class": each, "recall": 1.0} for each in CLASSES],
-            "protocol": [["rule", rule], ["scores", name]],
+            "protocol": [["rule", rule], ["scores", name], ["ensemble", name]],
         },
     )
     pq.write_table(table, folder / "per_image.parquet")
