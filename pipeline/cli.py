@@ -124,6 +124,31 @@ def _lint(
     raise typer.Exit(command.run(prune=prune))
 
 
+@app.command("check-run", help="Look at a run before it is trained: data, first loss, a few images, learning rates.")
+def _check_run(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An entry of runs or generators in params.yaml.")],
+    picture: Annotated[Path | None, typer.Option(help="Draw the sweep over learning rates into this PNG.")] = None,
+) -> None:
+    from pipeline.checks import command
+
+    lines, is_right = command.check_run(name, picture)
+    typer.echo("\n".join(lines))
+    raise typer.Exit(0 if is_right else 1)
+
+
+@app.command("check-gradients", help="Hold a run's backward pass against numeric gradients, layer by layer.")
+def _check_gradients(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An entry of runs or generators in params.yaml.")],
+    entries: Annotated[int, typer.Option(min=1, max=10_000, help="Numbers of each tensor to look at.")] = 2,
+    images: Annotated[int, typer.Option(min=1, max=1024, help="Images of the batch.")] = 4,
+) -> None:
+    from pipeline.checks import command
+
+    lines, is_right = command.check_gradients(name, entries, images)
+    typer.echo("\n".join(lines))
+    raise typer.Exit(0 if is_right else 1)
+
+
 @app.command("cost", help="Say what stages cost in time and memory, or what changed in it between two commits.")
 def _cost(
     base: Annotated[str | None, typer.Argument(help="A git revision; without it, the last runs.")] = None,

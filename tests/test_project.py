@@ -34,7 +34,7 @@ LAYERS = (
     ("visualise",),
     ("reporting", "tracking", "lock"),
     ("stages",),
-    ("launch", "parent", "lint", "cost", "scheduling", "trust"),
+    ("launch", "parent", "lint", "cost", "checks", "scheduling", "trust"),
     ("cli",),
     ("__main__",),
 )

@@ -1,4 +1,4 @@
-"""Pictures of a search: the metric over each option, over pairs of options, and how it rose from trial to trial."""
+"""Pictures of a search, the metric over each option, over pairs of options and over trials; of a sweep over rates."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pipeline.params import Choices, Range, Search
 from pipeline.reporting.plots import BLUE, GREY, INK, ORANGE, QUIET, _figure
 
 if TYPE_CHECKING:
+    from pipeline.training.sanity import Sweep
     from pipeline.training.search import Trial
 
 MAX_PAIRS = 3
@@ -35,6 +36,28 @@ def draw(folder: Path, entry: Search, trials: Sequence[Trial], best: Trial) -> N
     _history(folder / "history.png", entry, trials, best)
     if len(entry.space) > 1:
         _landscape(folder / "landscape.png", entry, trials, best)
+
+
+def learning_rates(path: Path, sweep: Sweep, rate: float) -> None:
+    """The loss over rising learning rates, with the rate of the run and the one that is suggested.
+
+    Args:
+        path: the PNG to write.
+        sweep: of `pipeline/training/sanity.py`.
+        rate: of the run.
+    """
+    with _figure(path, (6.4, 3.2)) as figure:
+        axes = figure.subplots()
+        axes.plot(sweep.rates, sweep.losses, color=BLUE, linewidth=2)
+        axes.axvline(rate, color=INK, linewidth=1.2, label=f"the run's: {rate:g}")
+        if sweep.suggested is not None:
+            axes.axvline(sweep.suggested, color=ORANGE, linewidth=1.2, label=f"suggested: {sweep.suggested:g}")
+        if sweep.limit is not None:
+            axes.axvline(sweep.limit, color=QUIET, linewidth=1.2, linestyle=(0, (4, 3)), label="explodes")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, borderaxespad=0.2)
+        axes.grid()
 
 
 def _slices(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) -> None:
