@@ -73,7 +73,8 @@ def collect(reports: Path, target: Path) -> list[str]:
     text = summary(
         (reports / "summary.md").read_text(encoding="utf-8"), [path.relative_to(reports) for path in pictures]
     )
-    (fresh / "summary.md").write_text(text, encoding="utf-8")
+    before, heading, after = text.partition("\n## Pictures\n")
+    (fresh / "summary.md").write_text(before + baselines(reports) + heading + after, encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     return left_out
@@ -94,6 +95,33 @@ def summary(text: str, pictures: list[Path]) -> str:
     listed += [f"**{PurePosixPath(name).parts[1]}**\n\n![{PurePosixPath(name).stem}]({name})" for name in sorted(shown)]
     section = "\n## Pictures\n\n" + "\n\n".join(listed) + "\n" if listed else ""
     return (before + section + rest).replace("this file and the page `index.html` from `reports/`", "this table")
+
+
+def baselines(reports: Path) -> str:
+    """A section that says which runs are no better than an answer without learning."""
+    above, below = [], []
+    for path in sorted(reports.glob("runs/*/metrics.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        intervals = {name: (low, high) for name, low, high in content.get("intervals") or []}
+        counts = [row["num_images"] for row in content.get("per_class") or [] if "num_images" in row]
+        if "top1" in content and counts:
+            value, trivial = content["top1"], max(counts) / sum(counts)
+            is_above = intervals.get("top1", (value, value))[0] > trivial
+        elif "rmse" in content:
+            value, trivial = content["rmse"], content["rmse_mean"]
+            is_above = intervals.get("rmse", (value, value))[1] < trivial
+        else:
+            continue
+        (above if is_above else below).append(f"{path.parent.name} ({value:.3g}, without learning {trivial:.3g})")
+    num = len(above) + len(below)
+    lines = [
+        "\n## Against no learning\n",
+        f"The whole interval of the score of {len(above)} of {num} runs is better than that of an answer that has not "
+        "looked: the most frequent class of the test images, or the mean of their numbers."
+        + (" The others:\n" if below else ""),
+        *(f"- {one}".replace("_", "\\_") for one in below),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def verdicts(reports: Path) -> str:

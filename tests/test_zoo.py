@@ -59,6 +59,7 @@ def reports(tmp_path: Path) -> Path:
     for name, size in sizes.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x" * size)
+    (folder / "runs/one/metrics.json").write_text("{}")
     (folder / "summary.md").write_text(SUMMARY)
     content = {"depth": {"verdict": "shows"}, "width": {"verdict": "no evidence"}, "rate": {"verdict": "shows"}}
     (folder / "contrasts/contrasts.json").write_text(json.dumps(content))
@@ -93,6 +94,28 @@ def test_the_summary_links_what_is_kept_and_nothing_else(zoo: ModuleType, report
     assert "**map**: Points" in text
     assert text.index("| a | b |") < text.index("## Pictures") < text.index("## Data")
     assert text.endswith("licences\n")
+
+
+def test_runs_that_are_no_better_than_no_learning_are_named(zoo: ModuleType, tmp_path: Path) -> None:
+    """Of 40 images 20 are of the most frequent class: 0.5."""
+    counts = [{"class": "a", "num_images": 20}, {"class": "b", "num_images": 20}]
+    found = {
+        "sure": {"top1": 0.8, "per_class": counts, "intervals": [["top1", 0.6, 0.9]]},
+        "un_sure": {"top1": 0.55, "per_class": counts, "intervals": [["top1", 0.45, 0.7]]},
+        "line": {"rmse": 50.0, "rmse_mean": 70.0, "intervals": [["rmse", 45.0, 60.0]]},
+        "flat": {"rmse": 70.0, "rmse_mean": 70.0, "intervals": []},
+        "boxes": {"map50": 0.3},
+    }
+    for name, content in found.items():
+        place = tmp_path / "runs" / name / "metrics.json"
+        place.parent.mkdir(parents=True)
+        place.write_text(json.dumps(content))
+    text = zoo.baselines(tmp_path)
+    assert "of 2 of 4 runs is better" in text
+    assert [line for line in text.splitlines() if line.startswith("- ")] == [
+        "- flat (70, without learning 70)",
+        "- un\\_sure (0.55, without learning 0.5)",
+    ]
 
 
 def test_the_whole_stays_below_its_size(zoo: ModuleType, reports: Path, tmp_path: Path) -> None:
