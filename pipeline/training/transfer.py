@@ -18,6 +18,7 @@ from pipeline.params import Run
 from pipeline.structures import DatasetInfo
 from pipeline.training import checkpoint as checkpoints
 from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.seeding import is_main
 
 NAMED = 4  # tensors that a message names before it only counts
 
@@ -56,7 +57,9 @@ def begin(model: nn.Module, at: Checkpoint | None, info: DatasetInfo, training: 
     if at is None:
         return model
     if training.distillation is None:
-        print(f"{name}: {take(model, at.arrays, f'run {name}: the checkpoint of {at.model}')}", file=sys.stderr)
+        said = take(model, at.arrays, f"run {name}: the checkpoint of {at.model}")
+        if is_main():
+            print(f"{name}: {said}", file=sys.stderr)
         return model
     from pipeline.training.distillation import Distilled
 
