@@ -10,7 +10,7 @@ import inspect
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -35,15 +35,23 @@ class Choice:
     Attributes:
         folds: parts of train and val, each held out once; 0: val alone is held out.
         retrain: whether the model itself is fitted to train and val instead of train.
+        by: what the best of heads has on what is held out: the highest top1, or the least loss, which differs less by
+            chance and is only fair to probabilities.
     """
 
     folds: int
     retrain: bool
+    by: Literal["top1", "loss"]
 
 
-def choice(*, folds: Annotated[int, Field(ge=0, le=100)] = 0, retrain: bool = False) -> Choice:
+def choice(
+    *,
+    folds: Annotated[int, Field(ge=0, le=100)] = 0,
+    retrain: bool = False,
+    choose_by: Literal["top1", "loss"] = "top1",
+) -> Choice:
     """The options that every fitted model has beside its own; see `Choice`."""
-    return Choice(folds, retrain)
+    return Choice(folds, retrain, choose_by)
 
 
 def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, list[Row]]:
@@ -72,7 +80,7 @@ def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, li
     if len(tried) > 1 or how.folds:
         found = [problem.held_out(options, train, val, how.folds) for options in tried]
         rows = [{"epoch": number, **row} for number, row in enumerate(found, 1)]
-        best = min(range(len(tried)), key=lambda index: problem.badness(found[index]))
+        best = min(range(len(tried)), key=lambda index: problem.badness(found[index], how.by))
         print(f"{name}: {_said(tried[best])}: {_said(found[best])}")
         tried = [tried[best]]
     (options,) = tried
@@ -166,7 +174,7 @@ class _Problem:
     def figures(self, arrays: dict[str, np.ndarray], split: FeatureSplit) -> Row:
         raise NotImplementedError
 
-    def badness(self, row: Row) -> tuple[float, ...]:
+    def badness(self, row: Row, by: str) -> tuple[float, ...]:
         raise NotImplementedError
 
     def log(self, arrays: dict[str, np.ndarray], train: FeatureSplit, val: FeatureSplit) -> list[Row]:
@@ -200,7 +208,7 @@ class _Problem:
 
 
 class Classes(_Problem):
-    """A head; the best has the highest top1 on what is held out, then the least loss."""
+    """A head; of equal top1 on what is held out the one with the least loss is best."""
 
     def checked(self, split: FeatureSplit) -> FeatureSplit:
         """The split.
@@ -241,13 +249,15 @@ class Classes(_Problem):
             loss = float(np.maximum(0, 1 + others.max(1, keepdims=True) - of_truth).mean())
         return {"loss": loss, "top1": float((scores.argmax(1) == split.labels).mean())}
 
-    def badness(self, row: Row) -> tuple[float, ...]:
+    def badness(self, row: Row, by: str) -> tuple[float, ...]:
         """Smaller is better; what is not finite is worst."""
-        return (-row["val_top1"], row["val_loss"]) if np.isfinite(row["val_loss"]) else (1.0, 0.0)
+        if not np.isfinite(row["val_loss"]):
+            return (np.inf,)
+        return (row["val_loss"],) if by == "loss" else (-row["val_top1"], row["val_loss"])
 
 
 class Targets(_Problem):
-    """A regression; the best has the least mean squared error on what is held out."""
+    """A regression; the best has the least mean squared error on what is held out, whatever a head would go by."""
 
     def checked(self, split: FeatureSplit) -> FeatureSplit:
         """The split.
@@ -275,7 +285,7 @@ class Targets(_Problem):
         errors = self.module.values(arrays, split.features).astype(np.float64) - split.targets
         return {"loss": float((errors**2).mean())}
 
-    def badness(self, row: Row) -> tuple[float, ...]:
+    def badness(self, row: Row, by: str) -> tuple[float, ...]:
         """Smaller is better."""
         return (row["val_loss"],)
 

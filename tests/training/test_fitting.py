@@ -67,6 +67,18 @@ def test_a_listed_option_is_chosen_on_val(splits, capsys):
     assert f"toy: neighbours {chosen}: " in capsys.readouterr().out
 
 
+def test_the_least_loss_is_chosen_where_that_is_asked_for(splits):
+    options = {"neighbours": [1, 9], "folds": 5}
+    _, rows = fitting.fitted(run_of("heads/knn", **options), "toy", 0)
+    chosen = [
+        fitting.fitted(run_of("heads/knn", **options, choose_by=by), "toy", 0)[0].model_params["neighbours"]
+        for by in ("top1", "loss")
+    ]
+    worst_first = sorted((1, 9), key=lambda k: -rows[(1, 9).index(k)]["val_loss"])
+    assert chosen[1] == worst_first[-1] == 9  # a single neighbour that is wrong is wrong without a doubt
+    assert chosen[0] == (1, 9)[int(np.argmax([row["val_top1"] for row in rows]))]
+
+
 def test_every_combination_is_tried_and_the_last_list_changes_fastest(splits):
     model_params = {"c": [0.1, 1.0], "power": [1.0, 0.5], "max_iter": 50}
     tried, _ = fitting.plan(linear.fit, model_params, "runs.toy.model_params")
