@@ -23,8 +23,9 @@ def templates(
     """A picture of each row of the weights of a head that was fitted to pixels.
 
     The score of a class is the inner product of an image with its row, so that the row is the image which, at its
-    length, the class likes best: a template. Grey is a weight of 0, brighter pixels speak for the class and darker ones
-    against it, by the features as they were before their scaling.
+    length, the class likes best: a template. Each weight is that of its pixel in standard deviations over the train
+    split, as the head has it: how much the pixel decides, which for one that is hardly ever set is little. Grey is 0,
+    brighter pixels speak for the class, darker ones against it.
 
     Args:
         params: of the project.
@@ -60,7 +61,7 @@ def templates(
 
 def pictures_of(arrays: dict[str, np.ndarray], channels: int) -> list[np.ndarray]:
     """[H, W, C] uint8 for each row of `weight` [K, H * W * C], grey at 0 and full at the largest weight of the row."""
-    weights = arrays["weight"] / arrays["scale"]
+    weights = arrays["weight"]
     side = math.isqrt(weights.shape[1] // channels)
     largest = np.abs(weights).max(1, keepdims=True)
     shares = weights / np.where(largest > 0, largest, 1)

@@ -64,8 +64,8 @@ def test_a_template_is_bright_where_its_class_is(folder):
 
 
 def test_a_template_by_hand():
-    arrays = {"weight": np.array([[2.0, -4, 0, 1]]), "scale": np.array([1.0, 2, 1, 1])}
-    # by their scale 2, -2, 0, 1: full, empty, grey, three quarters
+    arrays = {"weight": np.array([[2.0, -2, 0, 1]])}
+    # full, empty, grey, three quarters
     assert templates.pictures_of(arrays, 1)[0].ravel().tolist() == [255, 0, 128, 191]
 
 
