@@ -69,6 +69,8 @@ def run(*, committed: bool = False) -> int:
 
     from pipeline.scheduling.graph import one_line
 
+    if paths.LOCK.is_file():  # whose faults DVC tells of another file
+        record.read(paths.LOCK.read_text(encoding="utf-8", errors="replace"), str(paths.LOCK))
     try:
         repo = Repo()
         stages = list(repo.index.stages)
