@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 PROJECT = Path(__file__).parent.parent
 NOT_COPIED = ("reports/", "params.yaml", "dvc.lock")
-"""Tracked files of the project that the copy has of its own."""
+"""Files of the project that the copy has of its own."""
 ORDINARY = ("predictions", "confusion", "calibration", "per_class", "agreement", "residuals")
 """Pictures that every run has, of which only the numbers are kept."""
 MAX_PICTURE, MAX_TOTAL = 200_000, 3_000_000
@@ -28,8 +28,9 @@ PLACES = ("data", "runs", "generators", "robustness", "visualise", "searches")
 
 def copy(source: Path, target: Path, recipe: Path) -> None:
     """Brings the code of a copy up to date and sets its params; its data, reports and dvc.lock stay."""
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=source, capture_output=True, text=True, check=True).stdout
-    names = [name for name in tracked.split("\0") if name and not name.startswith(NOT_COPIED)]
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(listing, cwd=source, capture_output=True, text=True, check=True).stdout
+    names = [name for name in listed.split("\0") if name and not name.startswith(NOT_COPIED)]
     names = [name for name in names if (source / name).is_file()]
     if not (target / ".git").is_dir():
         target.mkdir(parents=True, exist_ok=True)

@@ -149,6 +149,7 @@ def test_a_copy_takes_new_code_and_keeps_its_results(zoo: ModuleType, tmp_path: 
         "pipeline/a.py",
         "pipeline/b.py",
         "dvc.yaml",
+        "recipe.yaml",
         "params.yaml",
     }
     assert (target / "params.yaml").read_text() == "recipe"
