@@ -31,13 +31,14 @@ def run(params: Params, name: str) -> None:
 
     def attempt(number: int, values: dict[str, Any], report: Report) -> float:
         print(f"search {name}: trial {number + 1} of {total}: {_phrase(values)}", file=sys.stderr)
+        changed = base.changed(fixed | values)
         rows: list[Row] = []
 
         def watch(row: Row) -> None:
             rows.append(row)
-            report(int(row["epoch"]), _value(row, f"searches.{name}.metric", entry))
+            is_last = changed.training is None or row["epoch"] == changed.training.epochs
+            report(int(row["epoch"]), _value(row, f"searches.{name}.metric", entry), is_last)
 
-        changed = base.changed(fixed | values)
         base.fit(changed, watch, place / str(number))
         keeps_best = changed.training is not None and changed.training.keep == "best"
         kept = best_epoch(rows, changed.training.monitor) if keeps_best and changed.training else len(rows)

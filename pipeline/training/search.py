@@ -40,8 +40,9 @@ HEARTBEAT, POLL = 60, 2.0
 """Seconds in which a machine says that its trial runs, and between looks at what others do."""
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
-Report = Callable[[int, float], None]
-"""Called with an epoch (from 1) and the metric after it; ends the trial where it is to be pruned."""
+Report = Callable[[int, float, bool], None]
+"""Called with an epoch (from 1), the metric after it, and whether it is the last one; ends the trial where it is to be
+pruned, which after its last epoch it never is."""
 Attempt = Callable[[int, dict[str, Any], Report], float]
 """Called with a trial's number, its values by key and where to report; gives the metric."""
 
@@ -54,7 +55,7 @@ class Trial:
         number: from 0, in order of their beginning.
         state: complete, pruned (worse than the median at its last epoch) or diverged (not finite).
         value: the metric; of a pruned trial after its last epoch; None of a diverged one.
-        epochs: that it reported.
+        epochs: that it was trained; 0 where an earlier trial has the same values, and so the same metric.
         values: by key of the space.
     """
 
@@ -159,11 +160,15 @@ def best(trials: list[Trial], *, higher_is_better: bool) -> Trial:
 def _objective(trial: optuna.Trial, search: Search, attempt: Attempt) -> float:
     values = {key: _suggest(trial, key, tried, search.method) for key, tried in search.space.items()}
 
-    def report(epoch: int, value: float) -> None:
+    for other in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if _outcome(other, search)[-1] == values:  # one seed and the same options give the same value
+            return float(other.value or 0.0)
+
+    def report(epoch: int, value: float, is_last: bool) -> None:
         if not math.isfinite(value):
             raise DivergedError(f"epoch {epoch}: {search.metric} is not finite")
         trial.report(value, epoch)
-        if trial.should_prune():
+        if not is_last and trial.should_prune():
             raise optuna.TrialPruned
 
     try:

@@ -133,7 +133,7 @@ from pathlib import Path
 from tests.training import test_search as t
 def attempt(number, values, report):
     if number == 4 and {dies}:
-        report(1, 0.5)
+        report(1, 0.5, False)
         os.kill(os.getpid(), signal.SIGKILL)
     return t.bowl(number, values, report)
 print(t.found(t.entry({{"lr": t.LR}}, "bayesian", trials=7, pruning="median"), attempt, Path({folder!r})))
@@ -177,7 +177,7 @@ def test_a_trial_worse_than_the_median_ends_early_and_is_counted(tmp_path: Path)
         """The metric is the chosen value from the first of five epochs on."""
         for epoch in range(1, 6):
             epochs_of[number] = epoch
-            report(epoch, values["x"])
+            report(epoch, values["x"], epoch == 5)
         return float(values["x"])
 
     trials = found(entry({"x": {"low": 0, "high": 1}}, trials=20, pruning="median"), flat, tmp_path)
@@ -197,6 +197,31 @@ def test_a_trial_worse_than_the_median_ends_early_and_is_counted(tmp_path: Path)
             complete.append(trial.values["x"])
     assert sum(trial.state == "pruned" for trial in trials) > 2
     assert search.best(trials, higher_is_better=False).value == min(complete)
+
+
+def test_after_its_last_epoch_a_trial_is_complete_however_bad(tmp_path: Path) -> None:
+    def two(number: int, values: dict[str, Any], report: Report) -> float:
+        report(1, values["x"], False)
+        report(2, values["x"], True)
+        return float(values["x"])
+
+    trials = found(entry({"x": {"low": 0, "high": 1}}, trials=12, pruning="median"), two, tmp_path)
+    assert [(trial.state, trial.epochs) for trial in trials] == [("complete", 2)] * 12
+
+
+def test_options_that_were_tried_already_are_not_trained_again(tmp_path: Path) -> None:
+    tried = []
+
+    def counting(number: int, values: dict[str, Any], report: Report) -> float:
+        tried.append(values["x"])
+        report(1, len(values["x"]), True)
+        return float(len(values["x"]))
+
+    trials = found(entry({"x": {"choices": [[], [1], [1, 2]]}}, trials=10), counting, tmp_path)
+    assert len(tried) == 3
+    assert len(trials) == 10
+    assert all(trial.value == len(trial.values["x"]) for trial in trials)
+    assert sum(trial.epochs for trial in trials) == 3
 
 
 def test_a_trial_that_diverges_is_noted_and_the_search_goes_on(tmp_path: Path) -> None:
