@@ -73,7 +73,7 @@ def fit(
 
     Raises:
         DivergedError: a loss or a gradient is not finite; names run, epoch, step and parts.
-        PipelineError: the memory does not hold a batch, or batch norm has too small a one.
+        PipelineError: the memory does not hold a batch, batch norm has too small a one, or the model is not compiled.
         ParamsError: `training.monitor` names no column.
     """
     try:
@@ -103,6 +103,8 @@ def _told(error: Exception, name: str, train: Loader, compute: Compute) -> str |
             f"{name}: batch norm needs more than one value, and the last of {len(train)} batches has {last} image(s); "
             f"fix: another training.batch_size than {train.batch_size}"
         )
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return f"{name}: torch.compile cannot ({' '.join(str(error).split())[:200]}); fix: training.compile: false"
     return None
 
 

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from torch import nn
+
+from pipeline.data.store import Store, to_row, writing
+from pipeline.errors import PipelineError
+from pipeline.structures import DatasetInfo, Sample
+from pipeline.training import memory
+from pipeline.training.seeding import Compute
+
+CPU = Compute(torch.device("cpu"), bfloat16=False)
+IMAGE = 8 * 8 * 4  # bytes of an image as float32
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("memory") / "toy"
+    with writing(folder, DatasetInfo("toy", [], [], 1, "none", "none", "here")) as writer:
+        for i in range(100):
+            writer.add("train", to_row(Sample(str(i), "", np.full((8, 8, 1), i, np.uint8))))
+    return Store(folder).split("train")
+
+
+class Weighted(nn.Module):
+    """Of each image, autograd keeps it (for the weight's gradient) and its product (for the square's)."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 1, 8, 8))
+
+    def loss(self, batch):
+        return {"loss": (batch.images * self.weight).pow(2).sum()}
+
+
+def size(asked, split, model=None, num=1):
+    return memory.batch_size(asked, model or Weighted(), split, (8, 8), CPU, num=num, name="toy")
+
+
+def test_numbers_and_all_are_what_they_say(split):
+    assert size(24, split) == 24
+    assert size("all", split) == 100
+
+
+def test_what_an_image_takes_is_counted_by_hand(split):
+    trial = memory._Trial(Weighted(), split, (8, 8), CPU)
+    assert trial.kept(2) == 2 * 2 * IMAGE
+    assert trial.kept(4) == 4 * 2 * IMAGE
+
+
+@pytest.mark.parametrize(("images", "want"), [(1, 1), (5, 4), (8, 8), (15.9, 8), (1e6, 64)])
+def test_auto_is_the_largest_power_of_two_that_half_of_the_memory_holds(split, monkeypatch, capsys, images, want):
+    # five times the weights, which are as large as an image, and two images' worth for each image
+    needed = (5 * IMAGE + images * 2 * IMAGE) / memory.SHARE
+    monkeypatch.setattr(memory, "total_memory", lambda device: round(needed))
+    model = Weighted()
+    assert size("auto", split, model) == want
+    assert capsys.readouterr().err.startswith(f"toy: batch_size auto is {want} (")
+    assert model.weight.grad is None
+
+
+def test_memory_for_no_image_is_one_line(split, monkeypatch):
+    monkeypatch.setattr(memory, "total_memory", lambda device: 3000)
+    with pytest.raises(PipelineError, match=r"toy: not one image of 8x8 fits into the memory of cpu .*; fix: lower"):
+        size("auto", split)
+
+
+def test_a_containers_limit_is_the_machines_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "LIMIT", tmp_path / "memory.max")
+    whole = memory.total_memory(torch.device("cpu"))
+    assert whole > 2**28
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.total_memory(torch.device("cpu")) == whole
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert memory.total_memory(torch.device("cpu")) == 1_000_000
