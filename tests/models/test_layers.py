@@ -195,3 +195,61 @@ def test_a_network_that_cannot_be_followed_is_told():
 
     with pytest.raises(PipelineError, match=r"Loop: its layers cannot be followed .*; fix: fold each pair"):
         layers.folded(Loop())
+
+
+def test_a_convolution_brings_a_bias_only_where_no_norm_has_one():
+    plain = layers.convolution(3, 5, 3, norm_kind="none")
+    normed = layers.convolution(3, 5, 3, norm_kind="batch", activation_kind=None)
+    assert [type(module).__name__ for module in plain] == ["Conv2d", "ReLU"]
+    assert [type(module).__name__ for module in normed] == ["Conv2d", "BatchNorm2d"]
+    assert sum(p.numel() for p in plain.parameters()) == (3 * 3 * 3 + 1) * 5
+    assert sum(p.numel() for p in normed.parameters()) == 3 * 3 * 3 * 5 + 2 * 5
+    assert plain(torch.rand(1, 3, 6, 6)).shape == (1, 5, 6, 6)
+
+
+def test_a_convolution_starts_with_kaimings_variance():
+    weights = layers.convolution(64, 128, 3)[0].weight
+    assert weights.std().item() == pytest.approx(np.sqrt(2 / (128 * 9)), rel=0.02)
+
+
+def test_channels_that_do_not_fall_into_groups_are_told():
+    with pytest.raises(ParamsError, match="6 and 8 channels do not fall into 4 groups"):
+        layers.convolution(6, 8, 3, groups=4)
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "padding", "want"),
+    [(227, 11, 4, 0, 55), (224, 7, 2, 3, 112), (13, 3, 2, 0, 6), (5, 5, 1, 0, 1), (4, 5, 1, 0, 0)],
+)
+def test_places_of_a_kernel(side, kernel, stride, padding, want):
+    assert layers.places(side, kernel, stride, padding) == want
+    if want:
+        layer = nn.Conv2d(1, 1, kernel, stride, padding)
+        assert layer(torch.zeros(1, 1, side, side)).shape[2] == want
+
+
+def test_map_size_follows_convolutions_and_pools_and_says_what_would_do():
+    chain = nn.Sequential(
+        nn.Conv2d(1, 2, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 3, 2, padding=1), nn.AvgPool2d(3)
+    )
+    maps = chain(torch.zeros(1, 1, 32, 40))
+    assert layers.map_size(chain, (32, 40), "it") == tuple(maps.shape[2:])
+    with pytest.raises(PipelineError, match=r"it needs images of at least 14 pixels a side \(\[13, 40\]\)"):
+        layers.map_size(chain, (13, 40), "it")
+    assert layers.map_size(chain, (14, 14), "it") == (1, 1)
+    with pytest.raises(
+        PipelineError, match=r"it needs images of one size; fix: set training\.image_size to 14 or more"
+    ):
+        layers.map_size(chain, None, "it")
+
+
+def test_the_classifier_means_over_maps_of_any_size():
+    head = layers.classifier(3, 2)
+    maps = torch.rand(4, 3, 5, 7)
+    torch.testing.assert_close(head(maps), F.linear(maps.mean((2, 3)), head[-1].weight, head[-1].bias))
+
+
+def test_the_stem_quarters_the_sides_and_the_small_one_keeps_them():
+    for small, side in ((False, 8), (True, 32)):
+        stem = layers.stem(3, 4, small=small, norm_kind="batch", activation_kind="relu")
+        assert stem(torch.rand(1, 3, 32, 32)).shape == (1, 4, side, side)

@@ -1,0 +1,92 @@
+import csv
+import json
+
+import pytest
+import torch
+
+from pipeline import paths
+from pipeline.models import tasks
+from pipeline.params import Visualisation
+from pipeline.structures import DatasetInfo
+from pipeline.training import checkpoint as checkpoints
+from pipeline.visualise import complexity
+from pipeline.visualise.layer_costs import Layer
+
+INFO = DatasetInfo("toy", ["classification"], ["up", "down"], 1, "", "", "", mean=[0.5], std=[0.25], image_size=[8, 8])
+MODEL, OPTIONS = "classification/vgg", {"blocks": [1, 1], "channels": 2, "hidden": []}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with one trained network."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = tasks.builder(MODEL)(INFO, **OPTIONS)
+    arrays = {key: value.numpy() for key, value in network.state_dict().items()}
+    checkpoints.save(paths.checkpoint("small"), checkpoints.Checkpoint(MODEL, OPTIONS, INFO, arrays))
+    return tmp_path
+
+
+def draw(folder, inputs="checkpoints/small"):
+    folder.mkdir()
+    entry = Visualisation(module="complexity", method="layers", dataset="toy", inputs=inputs, options={})
+    return complexity.layers(None, entry, folder)
+
+
+def test_the_report_of_a_checkpoint_says_the_same_in_all_files(project):
+    title, caption = draw(project / "out")
+    # convolutions (9 + 1) 2 and (18 + 1) 4, then 4 x 2 x 2 numbers to 2 classes: 17 * 2
+    assert title == "Layers of small"
+    assert "8x8: 130 parameters" in caption
+    content = json.loads((project / "out/complexity.json").read_text(encoding="utf-8"))
+    # 2 * 9 * 2 * 64 + 2 * 18 * 4 * 16 + 2 * 16 * 2
+    assert content["totals"]["flops"] == 2304 + 2304 + 64
+    assert content["totals"]["parameters"] == 20 + 76 + 34
+    rows = list(csv.DictReader((project / "out/complexity.csv").read_text(encoding="utf-8").splitlines()))
+    assert [int(row["parameters"]) for row in rows] == [layer["parameters"] for layer in content["layers"]]
+    second = next(row for row in rows if row["output"] == "4x4x4" and row["kind"] == "Conv2d")
+    assert (second["kernel"], second["stride"], second["field"], second["jump"]) == ("3x3", "1x1", "8", "2")
+    assert (project / "out/complexity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_files_are_the_same_bytes_each_time(project):
+    for name in ("first", "second"):
+        draw(project / name)
+    for file in ("complexity.csv", "complexity.json", "complexity.png"):
+        assert (project / "first" / file).read_bytes() == (project / "second" / file).read_bytes()
+
+
+def test_the_table_as_text_lines_up_and_ends_with_its_sums():
+    layers = [
+        Layer("a", "Conv2d", (4, 8, 8), 1000, 2000, 1024, (3, 3), (1, 1), (3, 3), (1, 1)),
+        Layer("b.longer", "Linear", (10,), 5, 6, 40, receptive_field=(10, 12), jump=(1, 1)),
+    ]
+    lines = complexity.lines(layers)
+    assert lines[0].split() == [
+        "layer",
+        "kind",
+        "output",
+        "kernel",
+        "stride",
+        "parameters",
+        "FLOPs",
+        "bytes",
+        "field",
+        "jump",
+    ]
+    assert lines[1].split() == ["a", "Conv2d", "4x8x8", "3x3", "1x1", "1,000", "2,000", "1,024", "3", "1"]
+    assert lines[2].split() == ["b.longer", "Linear", "10", "5", "6", "40", "10x12", "1"]
+    assert lines[3].split() == ["total", "1,005", "2,006", "1,064"]
+    assert lines[4] == complexity.CONVENTION
+    assert lines[1].index("1,000") + 5 == lines[2].index(" 5 ") + 2 == lines[3].index("1,005") + 5
+
+
+def test_many_layers_are_added_up_by_part():
+    layers = [Layer(f"{part}.{index}", "Conv2d", (index,), 1, 2, 3) for part in "xy" for index in range(5)]
+    rows = complexity.grouped([*layers, Layer("z", "Linear", (2,), 7)], most=4)
+    assert [(row.name, row.kind, row.shape, row.parameters, row.flops) for row in rows] == [
+        ("x", "", (4,), 5, 10),
+        ("y", "", (4,), 5, 10),
+        ("z", "Linear", (2,), 7, 0),
+    ]
+    assert complexity.grouped(layers, most=10) == layers
