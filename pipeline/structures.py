@@ -7,7 +7,7 @@ N predictions, M ground truths, P keypoints, D features. Boxes are xyxy in absol
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -61,9 +61,31 @@ class DatasetInfo:
     std: list[float] = field(default_factory=list)
     image_size: list[int] | None = None
 
+    __pydantic_config__: ClassVar[Any] = {"strict": True, "extra": "forbid"}
+
     def to_json(self) -> dict[str, Any]:
         """The content of info.json."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any) -> DatasetInfo:
+        """What `to_json` made.
+
+        Raises:
+            ValueError: it is something else; says what, in one line.
+        """
+        import json
+
+        from pydantic import TypeAdapter, ValidationError
+
+        try:  # as JSON, where a mapping may stand for this class and nothing else is converted
+            info: DatasetInfo = TypeAdapter(cls).validate_json(json.dumps(content))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if info.channels not in (1, 3):
+            raise ValueError(f"channels: {info.channels}, not 1 or 3")
+        return info
 
 
 @dataclass

@@ -219,6 +219,7 @@ def main() -> None:
     for verb in KINDS:
         if verb in kinds or not kinds:
             found[verb] = kill_loop(verb, kills=int(kills), rng=rng)
+            print(verb, found[verb], file=sys.stderr, flush=True)
         else:
             finish(verb, KINDS[verb][0])
     print(json.dumps(found))

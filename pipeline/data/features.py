@@ -97,9 +97,15 @@ def read(folder: Path, split: str) -> FeatureSplit:
         return _of_table(folder, split)
     try:
         table = pa.ipc.open_file(pa.memory_map(str(folder / f"{split}.arrow"))).read_all()
+        table.validate(full=True)
+        return _split_of(table)
     except FileNotFoundError:
         raise PipelineError(f"{folder}: no features of split {split!r}; fix: dvc repro its extract stage") from None
-    return _split_of(table)
+    except (OSError, pa.ArrowException, UnicodeDecodeError, ValueError, KeyError, AttributeError) as error:
+        what = str(error).partition("\n")[0]
+        raise PipelineError(
+            f"{folder}/{split}.arrow: damaged ({what}); fix: python -m pipeline verify, which tells how to mend it"
+        ) from None
 
 
 def _of_table(folder: Path, split: str) -> FeatureSplit:
@@ -119,8 +125,15 @@ def _split_of(table: pa.Table) -> FeatureSplit:
 
 
 def info_of(folder: Path) -> DatasetInfo:
-    """The dataset's info."""
-    return DatasetInfo(**json.loads((folder / "info.json").read_text(encoding="utf-8")))
+    """The dataset's info.
+
+    Raises:
+        PipelineError: it is not there, or no info.
+    """
+    try:
+        return DatasetInfo.from_json(json.loads((folder / "info.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PipelineError(f"{folder}/info.json: not readable ({error}); fix: dvc repro its stage") from None
 
 
 def describe(folder: Path) -> tuple[DatasetInfo, dict[str, Any]]:

@@ -365,7 +365,26 @@ def _read_table(folder: Path, split: str) -> pa.Table:
     if not shards:
         have = sorted({path.name.rsplit("-", 1)[0] for path in folder.glob("*.arrow")})
         raise PipelineError(f"{folder}: no split {split!r}; it has: {', '.join(have) or 'none'}")
-    return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(shard))).read_all() for shard in shards)
+    try:
+        return pa.concat_tables(_read_shard(shard) for shard in shards)
+    except (OSError, pa.ArrowException, UnicodeDecodeError, ValueError) as error:
+        what = str(error).partition("\n")[0]
+        raise PipelineError(f"{folder}: the split {split} is damaged ({what}); {_again(folder)}") from None
+
+
+def _read_shard(path: Path) -> pa.Table:
+    """The rows of a shard, memory-mapped; offsets and texts are checked, for a wrong one would lead out of the file."""
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table.validate(full=True)
+    wrong = [field.name for field in table.schema if COLUMNS.get(field.name) != field.type]
+    missing = {"image_id", "image"} - set(table.schema.names)
+    if wrong or missing:
+        raise ValueError(f"columns {', '.join([*wrong, *sorted(missing)])}")
+    return table
+
+
+def _again(place: Path | str) -> str:
+    return f"fix: python -m pipeline verify, which tells how to mend {place}"
 
 
 class Split:
@@ -396,9 +415,12 @@ class Split:
             parts["image"].append(np.repeat(np.arange(start, start + len(chunk)), lengths))
             start += len(chunk)
             flat = chunk.flatten()
+            boxes = pc.struct_field(flat, "bbox").flatten()
+            if flat.null_count or boxes.null_count or len(boxes) != 4 * len(flat):
+                raise PipelineError(f"{self.info.name}: objects without a box; {_again(self.info.name)}")
             for name in ("label", "area", "iscrowd"):
                 parts[name].append(pc.struct_field(flat, name).to_numpy(zero_copy_only=False))
-            parts["bbox"].append(pc.struct_field(flat, "bbox").flatten().to_numpy().reshape(-1, 4))
+            parts["bbox"].append(boxes.to_numpy().reshape(-1, 4))
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     def row(self, index: int) -> dict[str, Any]:
@@ -411,8 +433,18 @@ class Split:
         Args:
             index: position in the split.
             masks: whether to decode instance masks and the panoptic map too, which take longest.
+
+        Raises:
+            PipelineError: the row is damaged.
         """
         row = self.row(index)
+        try:
+            return self._decoded(row, masks)
+        except (PipelineError, ValueError, TypeError) as error:  # ingest has checked it: bytes have changed since
+            what = f"row {index} ({row['image_id']!r}) is damaged ({str(error).partition(chr(10))[0]})"
+            raise PipelineError(f"{self.info.name}: {what}; {_again(self.info.name)}") from None
+
+    def _decoded(self, row: dict[str, Any], masks: bool) -> Sample:
         height, width = row["height"], row["width"]
         objects = row.get("objects")
         segments = row.get("segments") if masks else None
@@ -447,13 +479,20 @@ def _read_objects(rows: list[dict[str, Any]], height: int, width: int, info: Dat
         labels=np.array([row["label"] for row in rows], np.int64),
         area=np.array([row["area"] for row in rows], np.float32),
         iscrowd=np.array([row["iscrowd"] for row in rows], bool),
-        masks=np.stack([mask_ops.decode(row["mask"], height, width) for row in rows])
+        masks=np.stack([_mask(row["mask"], height, width) for row in rows])
         if has_masks and num
         else (np.zeros((0, height, width), bool) if has_masks else None),
         keypoints=np.array([row["keypoints"] for row in rows], np.float32).reshape(num, len(info.keypoints), 3)
         if info.keypoints
         else None,
     )
+
+
+def _mask(counts: bytes, height: int, width: int) -> np.ndarray:
+    """A mask whose code is of this image: pycocotools would read on behind a shorter one (observed on 2.0.11)."""
+    if sum(mask_ops.runs_of(counts) or []) != height * width:
+        raise ValueError("a mask that is not of its image")
+    return mask_ops.decode(counts, height, width)
 
 
 class Store:
@@ -466,10 +505,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.info = DatasetInfo(**json.loads((folder / "info.json").read_text(encoding="utf-8")))
+            self.info = DatasetInfo.from_json(json.loads((folder / "info.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise PipelineError(f"{folder}: no dataset there; fix: dvc repro the stage that writes it") from None
-        except (TypeError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise PipelineError(
                 f"{folder}/info.json: not readable ({error}); fix: dvc repro --force its stage"
             ) from None

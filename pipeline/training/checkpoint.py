@@ -80,20 +80,22 @@ def load(folder: Path) -> Checkpoint:
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         content = (folder / "weights.safetensors").read_bytes()
+        info = DatasetInfo.from_json(description["info"])
+        model, model_params, sha256 = (
+            str(description["model"]),
+            dict(description["model_params"]),
+            description["sha256"],
+        )
     except FileNotFoundError as error:
         raise PipelineError(f"{error.filename}: no checkpoint there; fix: dvc repro the run's train stage") from None
-    except ValueError as error:
-        raise PipelineError(f"{folder}/model.json: not readable ({error}); fix: train again") from None
-    if hashlib.sha256(content).hexdigest() != description["sha256"]:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        what = f"{type(error).__name__} {error}"
+        raise PipelineError(f"{folder}/model.json: not readable ({what}); fix: train again") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise PipelineError(
             f"{folder}/weights.safetensors: damaged (its sha256 differs from model.json); fix: train again"
         )
-    return Checkpoint(
-        model=description["model"],
-        model_params=description["model_params"],
-        info=DatasetInfo(**description["info"]),
-        arrays=from_bytes(content),
-    )
+    return Checkpoint(model=model, model_params=model_params, info=info, arrays=from_bytes(content))
 
 
 def run_digest(settings: Mapping[str, Any], inputs: Path) -> str:
