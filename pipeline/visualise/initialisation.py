@@ -24,7 +24,7 @@ from pipeline.training import seeding
 
 DRAWS = True
 SMALLEST = 1e-12
-"""What a standard deviation of zero is drawn as on a scale of powers of ten."""
+"""What a smaller standard deviation, or none, is drawn as on a scale of powers of ten."""
 COLUMNS = 5
 """Layers of which histograms are drawn."""
 
@@ -136,6 +136,7 @@ def _draw_statistics(path: Path, given: dict[str, list[np.ndarray]]) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     figure, (means, stds) = plt.subplots(1, 2, figsize=(9, 3.6), dpi=110, layout="constrained")
     for (kind, values), marker in zip(given.items(), itertools.cycle("osv^D")):
@@ -145,8 +146,9 @@ def _draw_statistics(path: Path, given: dict[str, list[np.ndarray]]) -> None:
         stds.plot(steps, np.maximum(std, SMALLEST), marker=marker, markersize=3.5, linewidth=1.2, label=kind)
     stds.set_yscale("log")
     means.set(xlabel="layer", title="mean")
-    stds.set(xlabel="layer", title=f"standard deviation (0 is drawn as {SMALLEST:g})")
+    stds.set(xlabel=f"layer (what is below {SMALLEST:g} is drawn there)", title="standard deviation")
     for axes in (means, stds):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True, linewidth=0.4, alpha=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*stds.get_legend_handles_labels(), loc="outside right upper", frameon=False)
