@@ -1,4 +1,4 @@
-"""Runs a recipe in a copy of the project and keeps what is small of its results beside the project's own.
+"""Runs a recipe in a copy of the project's commit and keeps what is small of its results beside the project's own.
 
     python .ci/zoo.py                    recipes/zoo.yaml in build/zoo, kept in reports/zoo
 
@@ -7,11 +7,14 @@ The copy stays, so that the next time only what changed is run. Standard library
 
 import argparse
 import filecmp
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -27,18 +30,21 @@ PLACES = ("data", "runs", "generators", "robustness", "visualise", "searches")
 
 
 def copy(source: Path, target: Path, recipe: Path) -> None:
-    """Brings the code of a copy up to date and sets its params; its data, reports and dvc.lock stay."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(listing, cwd=source, capture_output=True, text=True, check=True).stdout
-    names = [name for name in listed.split("\0") if name and not name.startswith(NOT_COPIED)]
-    names = [name for name in names if (source / name).is_file()]
+    """Brings a copy to the commit of the project and sets its params; its data, reports and dvc.lock stay."""
     if not (target / ".git").is_dir():
         target.mkdir(parents=True, exist_ok=True)
         subprocess.run(["git", "init", "-q"], cwd=target, check=True)  # DVC works in a repository
-    for name in names:
-        if not (target / name).is_file() or not filecmp.cmp(source / name, target / name, shallow=False):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / name, target / name)
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = subprocess.run(["git", "archive", "HEAD"], cwd=source, capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as content:
+            content.extractall(scratch, filter="data")
+        fresh = Path(scratch)
+        names = [str(PurePosixPath(path.relative_to(fresh))) for path in fresh.rglob("*") if path.is_file()]
+        names = [name for name in names if not name.startswith(NOT_COPIED)]
+        for name in names:
+            if not (target / name).is_file() or not filecmp.cmp(fresh / name, target / name, shallow=False):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(fresh / name, target / name)
     for path in (target / "pipeline").rglob("*.py"):
         if str(PurePosixPath(path.relative_to(target))) not in names:
             path.unlink()
