@@ -1,10 +1,13 @@
 import csv
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pipeline import paths
+from pipeline.errors import ParamsError
 from pipeline.models import tasks
 from pipeline.params import Visualisation
 from pipeline.structures import DatasetInfo
@@ -90,3 +93,47 @@ def test_many_layers_are_added_up_by_part():
         ("z", "Linear", (2,), 7, 0),
     ]
     assert complexity.grouped(layers, most=10) == layers
+
+
+def run_of(model, params, image_size=None):
+    return SimpleNamespace(
+        model=model, model_params=params, dataset="toy", training=SimpleNamespace(image_size=image_size)
+    )
+
+
+@pytest.fixture
+def params(monkeypatch):
+    """Runs on a dataset of images of 8 pixels."""
+    monkeypatch.setattr(complexity, "Store", lambda folder: SimpleNamespace(info=INFO))
+    runs = {
+        "small": run_of(MODEL, OPTIONS),
+        "larger": run_of(MODEL, OPTIONS, 16),
+        "boxes": run_of("detection/fcos", {}),
+    }
+    return SimpleNamespace(runs=runs)
+
+
+def test_the_command_needs_no_checkpoint_and_takes_the_size_of_the_run(params):
+    shapes = [
+        next(layer.shape for layer in layers if layer.kind == "Conv2d")
+        for layers in (
+            complexity.of_run(params, "small"),
+            complexity.of_run(params, "larger"),
+            complexity.of_run(params, "small", image_size=32),
+        )
+    ]
+    assert shapes == [(2, 8, 8), (2, 16, 16), (2, 32, 32)]
+
+
+def test_what_has_no_single_pass_and_unknown_runs_are_told(params):
+    with pytest.raises(ParamsError, match=r"runs\.boxes\.model: detection/fcos is no single pass"):
+        complexity.of_run(params, "boxes")
+    with pytest.raises(ParamsError, match="no 'smal' in runs; did you mean 'small'"):
+        complexity.of_run(params, "smal")
+
+
+def test_images_of_several_sizes_are_told(params, monkeypatch):
+    varied = replace(INFO, image_size=None)
+    monkeypatch.setattr(complexity, "Store", lambda folder: SimpleNamespace(info=varied))
+    with pytest.raises(ParamsError, match=r"runs\.small: images of several sizes; fix: set training\.image_size"):
+        complexity.of_run(params, "small")
