@@ -1,5 +1,6 @@
 """The command line: one command per stage, in pipeline order; errors in one line."""
 
+import errno
 import os
 import re
 import sys
@@ -14,6 +15,11 @@ from pipeline import __version__
 from pipeline.errors import PipelineError, did_you_mean
 
 INTERRUPTED = 130
+FIXES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "fix: free some space, then run it again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "fix: change its permissions, or run elsewhere"),
+}
+"""What helps against what the system refuses."""
 
 
 class Command(NamedTuple):
@@ -323,7 +329,9 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"{message}; fix: see --help", 2
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; rerun with --debug for the traceback", 1
+        return f"{place}{error.strerror}; {FIXES.get(error.errno or 0, 'rerun with --debug for the traceback')}", 1
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}); fix: a smaller batch_size or image_size, or fewer jobs at once", 1
     return f"{type(error).__name__}: {error}; this is a bug; rerun with --debug for the traceback", 1
 
 

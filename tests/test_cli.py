@@ -138,7 +138,7 @@ def failing(error: BaseException) -> Callable[..., None]:
             1,
             "error: ValueError: odd thing; this is a bug; rerun with --debug for the traceback",
         ),
-        (OSError(28, "No space left on device", "data/x"), 1, "error: data/x: No space left on device; rerun with"),
+        (OSError(28, "No space left on device", "data/x"), 1, "error: data/x: No space left on device; fix: free"),
         (KeyboardInterrupt(), 130, "error: interrupted"),
     ],
 )
