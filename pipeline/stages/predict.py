@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from pipeline import paths
 from pipeline.data import features as feature_files
 from pipeline.params import Params, Run, is_fitted
 from pipeline.progress import progress
+from pipeline.structures import Batch
 from pipeline.training import checkpoint as checkpoints
 from pipeline.training import fitted
 from pipeline.training.inference import SCHEMAS, Network, mean
+from pipeline.training.launching import launch, num_processes
+from pipeline.training.seeding import is_main
 
 
 def run(params: Params, name: str) -> None:
@@ -25,9 +29,13 @@ def run(params: Params, name: str) -> None:
     """
     entry, weights = params.runs[name], paths.checkpoint(name)
     seeds = entry.training.seeds if entry.training else []
+    if not is_fitted(entry.model):
+        launch(params.defaults.launch, "predict", name)
+    first, probabilities = _answers(params, name, weights)
+    others = {seed: _answers(params, name, paths.of_seed(weights, seed))[0] for seed in seeds[1:]}
+    if not is_main():
+        return
     with paths.written_whole(paths.predictions(name)) as folder:
-        first, probabilities = _answers(params, name, weights)
-        others = {seed: _answers(params, name, paths.of_seed(weights, seed))[0] for seed in seeds[1:]}
         if entry.prediction.ensemble:
             members = {seeds[0]: first, **others}
             means = [
@@ -53,7 +61,7 @@ def _answers(params: Params, name: str, weights: Path) -> tuple[list[dict[str, A
         rows = [{"image_id": image_id, **row} for image_id, row in zip(split.image_ids, found, strict=True)]
         return rows, probabilities
     network = Network(params, checkpoint, entry.prediction.augment)
-    return list(_predict(entry, network)), network.probabilities
+    return _predict(entry, network), network.probabilities
 
 
 def _write(
@@ -72,12 +80,24 @@ def _write(
     paths.write_json(folder / "info.json", content)
 
 
-def _predict(entry: Run, network: Network) -> Iterator[dict[str, Any]]:
+def _predict(entry: Run, network: Network) -> list[dict[str, Any]]:
+    """The rows of the split; of several processes each answers every other batch or so, and has the rows of all."""
     from pipeline.data.loader import Loader
     from pipeline.data.store import Store
 
     split = Store(paths.inputs(entry.images)).split(entry.prediction.split)
     loader = Loader(split, entry.prediction.batch_size, network.image_size)
-    for batch in progress(loader.batches(), "predict", len(loader)):
+    if num_processes() == 1:
+        return list(_rows(network, progress(loader.batches(), "predict", len(loader))))
+    from pipeline.training.distributed import Processes
+
+    processes = Processes(network.compute)
+    positions = processes.whole_batches(len(split), entry.prediction.batch_size)
+    found = processes.gather(list(zip(positions.tolist(), _rows(network, loader.batches(positions)), strict=True)))
+    return [row for _, row in sorted((pair for share in found for pair in share), key=itemgetter(0))]
+
+
+def _rows(network: Network, batches: Iterable[Batch]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
         for image_id, row in zip(batch.image_ids, network.rows(batch), strict=True):
             yield {"image_id": image_id, **row}

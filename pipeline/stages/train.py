@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
-import sys
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.errors import ParamsError
 from pipeline.params import Generator, Params, is_fitted
 from pipeline.training import fitting, seeding
 from pipeline.training.checkpoint import forget, save
-
-LAUNCHED = ("RANK", "WORLD_SIZE", "PIPELINE_LAUNCHED")
-"""Environment variables of a process that a launcher has started."""
+from pipeline.training.launching import launch
 
 
 def run(params: Params, name: str) -> None:
@@ -25,8 +18,7 @@ def run(params: Params, name: str) -> None:
         checkpoint, rows = fitting.fitted(entry, name, params.defaults.seed)
         save(paths.checkpoint(name), checkpoint)
     else:
-        if params.defaults.launch and not any(variable in os.environ for variable in LAUNCHED):
-            _launch(params.defaults.launch, name)
+        launch(params.defaults.launch, "train", name)
         from pipeline.training import networks
 
         seeds = (entry.training and entry.training.seeds) or [params.defaults.seed]
@@ -41,22 +33,6 @@ def run(params: Params, name: str) -> None:
     report = paths.generator_report(name) if isinstance(entry, Generator) else paths.run_report(name)
     _write_csv(report / "training.csv", rows)
     forget(name)
-
-
-def _launch(command: str, name: str) -> None:
-    """Becomes a launcher such as `torchrun --nproc-per-node 4`, whose processes come here again.
-
-    Raises:
-        ParamsError: there is no such program.
-    """
-    words = shlex.split(command)
-    beside = Path(sys.executable).with_name(words[0])
-    program = str(beside) if beside.exists() else shutil.which(words[0])
-    if program is None:
-        raise ParamsError(f"{paths.PARAMS} defaults.launch: no program {words[0]!r}; fix: install it, or leave it out")
-    sys.stdout.flush()
-    arguments = [program, *words[1:], "-m", "pipeline", "train", name]
-    os.execve(program, arguments, os.environ | {"PIPELINE_LAUNCHED": "1"})
 
 
 def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
