@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.params import is_fitted
 from pipeline.reporting.contents import Contents, DataReport, Trained
 from pipeline.reporting.contrasts import NOTE, Contrast
-from pipeline.reporting.curves import line_chart, quantities
+from pipeline.reporting.curves import Series, line_chart, quantities
 from pipeline.reporting.scores import Kind, printed, score
 
 if TYPE_CHECKING:
@@ -132,14 +133,26 @@ def charts(one: Trained) -> list[Any]:
     scores = {name: points for name, points in columns.items() if name.removeprefix("val_") in judged}
     rates = {"lr": columns["lr"]} if "lr" in columns else {}
     norms = {"grad norm": columns["grad_norm"]} if "grad_norm" in columns else {}
+    unit = unit_of(one)
+
+    def chart(what: str, series: Series) -> str:
+        return line_chart(f"{what} of {one.name} by {unit}", series, x_label=unit)
+
     drawn = (
-        ("Loss by epoch; val is the validation split", line_chart(f"Loss of {one.name} by epoch", losses)),
-        ("Parts of the training loss by epoch", line_chart(f"Parts of the loss of {one.name} by epoch", parts)),
-        ("Scores by epoch; val is the validation split", line_chart(f"Scores of {one.name} by epoch", scores)),
+        (f"Loss by {unit}; val is the validation split", chart("Loss", losses)),
+        (f"Parts of the training loss by {unit}", chart("Parts of the loss", parts)),
+        (f"Scores by {unit}; val is the validation split", chart("Scores", scores)),
         ("Learning rate at the end of each epoch", line_chart(f"Learning rate of {one.name} by epoch", rates)),
         ("Mean norm of the gradient before clipping", line_chart(f"Gradient norm of {one.name} by epoch", norms)),
     )
     return [(caption, inline(svg)) for caption, svg in drawn if svg] if len(epochs) > 1 else []
+
+
+def unit_of(one: Trained) -> str:
+    """What the rows of a training log count: of a fitted model steps from 0, or the combinations of its options."""
+    if not is_fitted(one.entry.model):
+        return "epoch"
+    return "step" if one.training.get("epoch", [1])[0] == 0 else "combination of options, as listed"
 
 
 def inline(svg: str) -> Any:

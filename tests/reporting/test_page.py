@@ -7,6 +7,7 @@ import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,6 +127,23 @@ def test_bars_are_shares_or_stand_against_their_foil(job: Params):
     assert page.bar(kinds["segmentation"][0], KINDS["segmentation"]) == {"percent": "38.2", "foil": "6.1"}
     # FID 61.4 of 312.5
     assert page.bar(kinds["generation"][0], KINDS["generation"]) == {"percent": "19.6", "foil": None}
+
+
+@pytest.mark.parametrize(
+    ("model", "first", "unit"),
+    [
+        ("classification/resnet", 1, "epoch"),
+        ("regression/linear", 0, "step"),
+        ("regression/linear", 1, "combination of options, as listed"),
+        ("heads/knn", 1, "combination of options, as listed"),
+    ],
+)
+def test_the_rows_of_a_log_are_named_by_what_they_count(model, first, unit):
+    rows = {"epoch": [first, first + 1], "loss": [2.0, 1.0]}
+    one = SimpleNamespace(name="it", entry=SimpleNamespace(model=model), training=rows)
+    ((caption, svg),) = page.charts(one)
+    assert caption == f"Loss by {unit}; val is the validation split"
+    assert f">{unit}</text>" in svg
 
 
 def test_each_head_on_features_meets_itself_on_pixels(job: Params):
