@@ -1,7 +1,7 @@
 import io
 import sys
 
-from pipeline.progress import byte_progress, progress
+from pipeline.progress import REPORT, byte_progress, progress, told_progress
 
 
 class Terminal(io.StringIO):
@@ -40,3 +40,22 @@ def test_on_a_terminal_bars_show_how_far_they_are(monkeypatch):
         advance(1_000_000)
     assert "a file" in sys.stderr.getvalue()
     assert "2.0/2.0 MB" in sys.stderr.getvalue()
+
+
+def test_told_progress_ends_with_what_was_said_last(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv(REPORT, str(tmp_path / "report.json"))
+    with told_progress(10, 2) as tell:
+        tell(3, "loss 0.5")
+        assert (tmp_path / "report.json").read_text() == '["loss 0.5", 3, 10]'
+        tell(10, "loss 0.25")
+        assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "loss 0.25\n"
+    assert (tmp_path / "report.json").read_text() == '["loss 0.25", 10, 10]'
+    with told_progress(10):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with told_progress(10, 2) as tell:
+        tell(10, "loss 0.125")
+    assert "loss 0.125" in sys.stderr.getvalue()
+    assert "10/10" in sys.stderr.getvalue()

@@ -59,16 +59,25 @@ def folds(whole: Split, num: int, seed: int) -> list[tuple[Part, Part]]:
     ids = whole.column("image_id")
     known = set(ids)
     originals = [name.rpartition("~")[0] if name.rpartition("~")[0] in known else name for name in ids]
+    is_copy = np.array([original != name for original, name in zip(originals, ids, strict=True)])
+    own = Part(whole, np.flatnonzero(~is_copy))
     columns = whole.table.column_names
-    groups = whole.column("group") if "group" in columns else [None] * len(ids)
-    units = [original if group is None else f"group {group}" for original, group in zip(originals, groups, strict=True)]
-    labels = whole.column("label") if "label" in columns else None
+    groups = own.column("group") if "group" in columns else [None] * len(own)
+    units = [
+        name if group is None else f"group {group}" for name, group in zip(own.column("image_id"), groups, strict=True)
+    ]
     if len(set(units)) < num:
         raise ParamsError(f"training.folds: {num} of {len(set(units))} images or groups; fix: fewer folds")
-    shares = {str(fold): 1 / num for fold in range(num)}
-    dealt = np.array(splits.assign(ids, shares=shares, seed=seed, labels=labels, groups=units), int)
-    is_copy = np.array([original != name for original, name in zip(originals, ids, strict=True)])
+    dealt = splits.assign(
+        own.column("image_id"),
+        shares={str(fold): 1 / num for fold in range(num)},
+        seed=seed,
+        labels=own.column("label") if "label" in columns else None,
+        groups=units,
+    )
+    fold_of = dict(zip(own.column("image_id"), map(int, dealt), strict=True))
+    folds_of = np.array([fold_of[original] for original in originals])
     return [
-        (Part(whole, np.flatnonzero(dealt != fold)), Part(whole, np.flatnonzero((dealt == fold) & ~is_copy)))
+        (Part(whole, np.flatnonzero(folds_of != fold)), Part(whole, np.flatnonzero((folds_of == fold) & ~is_copy)))
         for fold in range(num)
     ]
