@@ -1,6 +1,7 @@
 import importlib
 import inspect
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,19 @@ def test_every_run_of_a_recipe_says_what_to_expect(recipe):
         line = next(line for line in lines if line.startswith(f"  {name}:"))
         assert "not measured here" in line or "expect " in line, line
         assert "GPU" in line or "CPU" in line, line
+
+
+def test_the_zoo_has_an_entry_for_every_row_of_the_course():
+    text = next(path for path in RECIPES if path.stem == "zoo").read_text(encoding="utf-8")
+    named = re.findall(r"\brows? (\d+(?:(?:, | and )\d+)*)", text)
+    assert {int(row) for rows in named for row in re.findall(r"\d+", rows)} == set(range(1, 24))
+
+
+def test_each_contrast_of_the_zoo_is_made_and_claims_something():
+    params = schema.load(next(path for path in RECIPES if path.stem == "zoo"))
+    claims = [entry.claim for entry in params.contrasts.values()]
+    assert len(claims) >= 60
+    assert all(claim.endswith(".") and len(claim.split()) > 4 for claim in claims)
 
 
 @pytest.mark.slow
