@@ -71,6 +71,8 @@ def params(graph: Graph) -> Iterator[str]:
         found = [read for read in declared if read is not None]
         code = {file for address in graph.stages if graph.group_of(address) == group for file in graph.code(address)}
         code = {file for file in code if file.endswith(".py")} - set(NO_INFLUENCE)
+        if not code:  # nothing stands in its mapping
+            continue
         own = classes.get(group.mapping or "")
         others = {read.section for read in found}
         read = [each for file in sorted(code) for each in _reads(file)]
