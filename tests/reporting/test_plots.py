@@ -24,6 +24,10 @@ DRAWN = {
     "bars": lambda path: plots.bars(path, [0.1, None, 1.0, 0.4], NAMES, label="IoU"),
     "error types": lambda path: plots.error_types(path, NAMES, [0.1, 0.0, None, 0.02], [12, 0, 3, None]),
     "reliability of detections": lambda path: plots.reliability(path, CALIBRATION, of="detections", confidence="s"),
+    "agreement": lambda path: plots.agreement(path, SCORES[:, 0], SCORES[:, 1]),
+    "residuals": lambda path: plots.residuals(path, SCORES[:, 0], SCORES[:, 1]),
+    "agreement of equal numbers": lambda path: plots.agreement(path, np.full(3, 2.0), np.full(3, 2.0)),
+    "residuals of nothing": lambda path: plots.residuals(path, np.zeros(0), np.zeros(0)),
     "distances": lambda path: plots.distances(
         path, [("FID", [("samples", 3.0), ("noise", None)]), ("KID", [("s", -0.1)])]
     ),

@@ -105,6 +105,11 @@ def test_boxes_of_both_sides_are_drawn(workspace: None, tmp_path: Path) -> None:
     } == {"background"}
 
 
+def test_a_number_is_as_bad_as_its_error_is_large() -> None:
+    table = pa.table({"target": [1.0, 5.0], "predicted": [3.0, 4.5], "error": [2.0, -0.5]})
+    assert flips.badness(table, "regression").tolist() == [2.0, 0.5]
+
+
 def test_without_data_the_sheet_says_so(workspace: None, tmp_path: Path) -> None:
     (run,) = compare_runs(resolve(WORKSPACE), "one", "two", num_resamples=100).runs
     for path in paths.raw("toy").iterdir():
