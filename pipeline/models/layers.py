@@ -224,7 +224,8 @@ def folded(module: nn.Module) -> nn.Module:
     except Exception as error:  # whatever the forward pass says of being given no values
         kind = type(module).__name__
         raise PipelineError(
-            f"{kind}: its layers cannot be followed ({' '.join(str(error).split())[:120]}); fix: fold each pair"
+            f"{kind}: its layers cannot be followed ({' '.join(str(error).split())[:120]}); "
+            "fix: leave its batch norms as they are (prediction.fold: false)"
         ) from error
     modules: dict[str, Any] = dict(network.named_modules())
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
@@ -255,7 +256,7 @@ def convolution(
 ) -> nn.Sequential:
     """A convolution, its norm and its activation: [B, in, H, W] -> [B, out, h, w].
 
-    Its weights start as Kaiming's (He et al. 2015, equation 10), so that deep stacks keep the variance of their maps.
+    Its weights start as Kaiming's (He et al. 2015, equation 14), so that gradients keep their size through deep stacks.
 
     Args:
         in_channels, out_channels: of the whole, so that before maxout the convolution gives twice as many.
@@ -274,7 +275,8 @@ def convolution(
     channels = out_channels * (pieces(activation_kind) if activation_kind else 1)
     padding = kernel // 2 if padding is None else padding
     layer = nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups, bias=norm_kind == "none")
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    # what a number goes to: within its group; nn.init.kaiming_normal_ takes all channels
+    nn.init.normal_(layer.weight, std=math.sqrt(2 / (kernel**2 * channels / groups)))
     modules: list[nn.Module] = [layer]
     if norm_kind != "none":
         modules.append(norm(norm_kind, channels))
