@@ -101,7 +101,7 @@ def test_no_command_shows_the_help_and_is_a_usage_error(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["trian", "digits"], "error: no such command 'trian'; did you mean 'train'? choices: augment, compare"),
+        (["trian", "digits"], "error: no such command 'trian'; did you mean 'train'? choices: augment, check-"),
         (["train"], "error: Missing argument 'name'"),
         (["train", "digits", "icons"], "error: Got unexpected extra argument"),
         (["--bogus"], "error: No such option: --bogus"),

@@ -68,9 +68,15 @@ def _state_of_file(weights: str) -> dict[str, Tensor]:
     if not Path(weights).is_file():
         raise ParamsError(f"weights {weights!r}: no such file; fix: put it there, or say pretrained or none")
     try:
-        return load_file(weights)
-    except SafetensorError as error:
+        state = load_file(weights)
+    except (SafetensorError, OSError) as error:
         raise PipelineError(f"{weights}: not a readable safetensors file ({error}); fix: replace it") from None
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise PipelineError(f"{weights} {key}: NaN or infinite; fix: replace it by the weights of a sound training")
+    # as a network inside of DataParallel or DistributedDataParallel names its tensors
+    wrapped = bool(state) and all(key.startswith("module.") for key in state)
+    return {key.removeprefix("module."): tensor for key, tensor in state.items()} if wrapped else state
 
 
 def check_name(name: str) -> None:
