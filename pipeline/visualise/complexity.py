@@ -105,7 +105,10 @@ def _side(pair: tuple[float, float] | None) -> str:
 
 
 def grouped(layers: Sequence[Layer], most: int) -> list[Layer]:
-    """Layers of one part of the network added up, the deepest parts first, until at most so many rows are left."""
+    """Layers of one part of the network added up, the deepest parts first, until at most so many rows are left.
+
+    A part shows the shape that its last layer gives and the widest receptive field in it.
+    """
     rows = list(layers)
     while len(rows) > most and any("." in row.name for row in rows):
         depth = max(row.name.count(".") for row in rows)
@@ -115,12 +118,17 @@ def grouped(layers: Sequence[Layer], most: int) -> list[Layer]:
             before = merged.get(name)
             if before is not None:
                 sums = {key: getattr(before, key) + getattr(row, key) for key in ("parameters", "flops", "memory")}
-                row = replace(row, **sums)
+                wider = max((each for each in (before, row) if each.receptive_field), key=_width, default=row)
+                row = replace(row, **sums, receptive_field=wider.receptive_field, jump=wider.jump)
             if before is not None or name != row.name:
                 row = replace(row, name=name, kind="", kernel=None, stride=None)
             merged[name] = row
         rows = list(merged.values())
     return rows
+
+
+def _width(layer: Layer) -> float:
+    return layer.receptive_field[0] if layer.receptive_field else 0.0
 
 
 def bars(path: Path, layers: Sequence[Layer]) -> None:
@@ -136,7 +144,7 @@ def bars(path: Path, layers: Sequence[Layer]) -> None:
         (title, [float(getattr(row, key)) for row in rows], [_short(getattr(row, key)) for row in rows])
         for title, key in (("parameters", "parameters"), ("FLOPs", "flops"), ("bytes of activations", "memory"))
     ]
-    fields = [row.receptive_field[0] if row.receptive_field else 0.0 for row in rows]
+    fields = [_width(row) for row in rows]
     columns.append(("receptive field, pixels", fields, [f"{value:g}" if value else "" for value in fields]))
     size = (12, 1.2 + 0.21 * len(rows))
     figure, axes = plt.subplots(1, len(columns), figsize=size, dpi=90, sharey=True, layout="constrained")
@@ -146,6 +154,7 @@ def bars(path: Path, layers: Sequence[Layer]) -> None:
         axis.set_title(title, fontsize=9)
         axis.margins(x=0.25, y=0.01)
         axis.set_xticks([])
+        axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
     axes[0].set_yticks(range(len(rows)), names, fontsize=7)
     axes[0].invert_yaxis()

@@ -95,6 +95,15 @@ def test_many_layers_are_added_up_by_part():
     assert complexity.grouped(layers, most=10) == layers
 
 
+def test_a_part_sees_as_far_as_the_widest_layer_in_it():
+    block = [
+        Layer("x.conv", "Conv2d", (2,), receptive_field=(7, 7)),
+        Layer("x.shortcut", "Conv2d", (2,), receptive_field=(3, 3)),
+    ]
+    (row,) = complexity.grouped(block, most=1)
+    assert row.receptive_field == (7, 7)
+
+
 def run_of(model, params, image_size=None):
     return SimpleNamespace(
         model=model, model_params=params, dataset="toy", training=SimpleNamespace(image_size=image_size)
