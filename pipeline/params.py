@@ -93,7 +93,8 @@ class Training(Section):
         accumulate: batches whose gradients make one step.
         clip_norm: largest norm of the gradient; 0 does not clip.
         ema_decay: decay per step of the averaged weights; 0 keeps no average.
-        l1: weight in the loss of the sum of the absolute weights; with `weight_decay` an elastic net.
+        l1: weight of the sum of the absolute weights, by proximal steps beside the loss that is told; with
+            `weight_decay` an elastic net.
         backbone_lr_factor: learning rate of a pretrained backbone as a share of `lr`.
         layer_decay: factor on the learning rate from each layer to the one before it; 1 treats all alike.
         freeze: beginnings of names of parameters that stay as they are.
@@ -222,12 +223,14 @@ class Prediction(Section):
     Attributes:
         augment: views of each image over which a classifier's answers are averaged, besides the image itself.
         ensemble: the answers of all `training.seeds` are averaged (deep ensembles, Lakshminarayanan et al. 2017).
+        fold: batch norms stand inside the layers before them, which gives the same answers up to rounding.
     """
 
     split: Split
     batch_size: Count
     augment: list[Literal["flip", "shift"]] = []
     ensemble: bool = False
+    fold: bool = False
 
 
 class ClassificationEvaluation(Section):
@@ -845,6 +848,8 @@ def _prediction_faults(name: str, run: Run) -> Iterator[_Fault]:
     elif run.prediction.ensemble and run.training is not None and len(run.training.seeds) < 2:
         num = len(run.training.seeds)
         yield _Fault((*at, "ensemble"), f"of {num} seeds; fix: write two or more in training.seeds")
+    if run.prediction.fold and (run.training is None or run.task not in ("classification", "segmentation")):
+        yield _Fault((*at, "fold"), f"the layers of {run.model} cannot be folded; fix: leave it out")
 
 
 def _craft_faults(at: Location, task: str, training: Training) -> Iterator[_Fault]:

@@ -313,6 +313,7 @@ def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
         "Online.cutout": 0.0,
         "Prediction.augment": [],
         "Prediction.ensemble": False,
+        "Prediction.fold": False,
         "Robustness.num_images": None,
         "Range.integer": False,
         "Range.log": False,

@@ -67,3 +67,13 @@ def test_what_has_a_meaning_is_let_through(tmp_path):
     hinge = "epochs: 8\n      loss: hinge\n      online:\n        cutout: 0.5\n"
     assert load(written(tmp_path, "resnet", hinge)).runs["resnet"].training.loss == "hinge"
     assert load(written(tmp_path, "resnet", LBFGS)).runs["resnet"].training.batch_size == "all"
+
+
+@pytest.mark.parametrize("name", ["linear", "fcos"])
+def test_folding_is_for_networks_whose_layers_can_be_followed(tmp_path, name):
+    head, tail = TOY.split(f"  {name}:\n", 1)
+    tail = tail.replace("    prediction:\n", "    prediction:\n      fold: true\n", 1)
+    path = tmp_path / "params.yaml"
+    path.write_text(f"{head}  {name}:\n{tail}", encoding="utf-8")
+    with pytest.raises(ParamsError, match=rf"runs\.{name}\.prediction\.fold: the layers of .* cannot be folded; fix:"):
+        load(path)

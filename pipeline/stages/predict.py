@@ -60,7 +60,7 @@ def _answers(params: Params, name: str, weights: Path) -> tuple[list[dict[str, A
         found = fitted.answers(entry.model, checkpoint.arrays, split.features)
         rows = [{"image_id": image_id, **row} for image_id, row in zip(split.image_ids, found, strict=True)]
         return rows, probabilities
-    network = Network(params, checkpoint, entry.prediction.augment)
+    network = Network(params, checkpoint, entry.prediction.augment, fold=entry.prediction.fold)
     return _predict(entry, network), network.probabilities
 
 

@@ -33,14 +33,20 @@ class Network:
         params: of which `defaults` say how it computes.
         checkpoint: the network.
         kinds: of the views besides the image itself, see `views.views`.
+        fold: put batch norms inside the layers before them, see `layers.folded`.
     """
 
-    def __init__(self, params: Params, checkpoint: Checkpoint, kinds: Sequence[str] = ()) -> None:
-        from pipeline.models import tasks
+    def __init__(
+        self, params: Params, checkpoint: Checkpoint, kinds: Sequence[str] = (), *, fold: bool = False
+    ) -> None:
+        from pipeline.models import layers, tasks
         from pipeline.training import seeding
 
         self.compute = seeding.set_up(params.defaults)
         self.model: Any = tasks.restore(checkpoint.model, checkpoint.info, checkpoint.model_params, checkpoint.arrays)
+        if fold:
+            network: Any = self.model.network
+            self.model.network = layers.folded(network)
         self.model.to(self.compute.device)
         if checkpoint.info.image_size is None:
             raise PipelineError(f"checkpoint of {checkpoint.model}: no image_size; fix: dvc repro --force its train")
@@ -117,7 +123,8 @@ def predictor(params: Params, entry: Run, *checkpoints: Checkpoint) -> Network |
     """What turns images into the rows of a run's predictions, from the checkpoints of `weights`."""
     if is_fitted(entry.model):
         return Fitted(params, entry, checkpoints[0])
-    members = [Network(params, checkpoint, entry.prediction.augment) for checkpoint in checkpoints]
+    prediction = entry.prediction
+    members = [Network(params, each, prediction.augment, fold=prediction.fold) for each in checkpoints]
     return Ensemble(members) if len(members) > 1 else members[0]
 
 

@@ -193,7 +193,7 @@ def test_a_network_that_cannot_be_followed_is_told():
         def forward(self, values):
             return values if values.sum() > 0 else -values
 
-    with pytest.raises(PipelineError, match=r"Loop: its layers cannot be followed .*; fix: leave its batch norms as they are"):
+    with pytest.raises(PipelineError, match=r"Loop: its layers cannot be followed .*; fix: leave its batch norms"):
         layers.folded(Loop())
 
 
