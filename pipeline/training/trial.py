@@ -45,9 +45,9 @@ class Trials:
             ParamsError: a key that it does not have, or a value of another type.
         """
         if is_fitted(entry.model):
-            from pipeline.training import fitting
+            from pipeline.training import fitted, fitting
 
-            fitting.plan(fitting.module_of(entry.model).fit, entry.model_params, where)
+            fitting.plan(fitted.module_of(entry.model).fit, entry.model_params, where)
         else:
             from pipeline.models import tasks
 
