@@ -132,6 +132,7 @@ class _Fitting:
         self.processes = Processes(compute)
         self.steps_per_epoch = math.ceil(len(train) / training.accumulate)
         optimiser = optim.optimiser(model, training)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         total = training.epochs * self.steps_per_epoch
         warmup = round(training.warmup_epochs * self.steps_per_epoch)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, optim.scheduled(training, total=total, warmup=warmup))
@@ -233,8 +234,7 @@ class _Fitting:
                     parts = self.learner(batch)
                 self.processes.backward(parts["loss"], num, total)
             losses.append((parts, num))
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        return losses, self.processes.clip(parameters, self.training.clip_norm)
+        return losses, self.processes.clip(self.parameters, self.training.clip_norm)
 
     def _line_search(self, shares: list[tuple[Batch, int]], total: int) -> Found:
         """A step of L-BFGS, which asks for losses and gradients at several points, all with the same noise."""
