@@ -10,6 +10,8 @@ from pipeline.data.store import Split, Store
 from pipeline.models import backbones, extractors
 from pipeline.params import Params
 from pipeline.progress import progress
+from pipeline.training import seeding
+from pipeline.training.launching import dealt, launch
 
 
 def run(params: Params, name: str) -> None:
@@ -18,8 +20,7 @@ def run(params: Params, name: str) -> None:
     store = Store(paths.inputs(entry.inputs))
     compute = None
     if extractors.is_network(entry.backbone):
-        from pipeline.training import seeding
-
+        launch(params.defaults.launch, "extract", name)
         compute = seeding.set_up(params.defaults)
     extractor = extractors.extractor(
         entry.backbone,
@@ -33,9 +34,11 @@ def run(params: Params, name: str) -> None:
     )
     state = extractors.learnt(extractor, (sample.image for sample in store.split("train")), params.defaults.seed)
     splits = {
-        split: _extract(store.split(split), extractor, entry.batch_size, f"{name} {split}")
+        split: _extract(store.split(split), extractor, entry.batch_size, compute, f"{name} {split}")
         for split in store.info.counts
     }
+    if not seeding.is_main():
+        return
     description = {
         "backbone": entry.backbone,
         "weights": entry.weights,
@@ -46,11 +49,17 @@ def run(params: Params, name: str) -> None:
     feature_files.write(paths.features(name), store.info, description, splits, state)
 
 
-def _extract(split: Split, extractor: backbones.Extractor, batch_size: int, title: str) -> feature_files.FeatureSplit:
-    found = [
-        extractor([split.read(i).image for i in range(start, min(start + batch_size, len(split)))])
-        for start in progress(range(0, len(split), batch_size), title)
-    ]
+def _extract(
+    split: Split, extractor: backbones.Extractor, batch_size: int, compute: seeding.Compute | None, title: str
+) -> feature_files.FeatureSplit:
+    def features_from(start: int) -> np.ndarray:
+        return extractor([split.read(i).image for i in range(start, min(start + batch_size, len(split)))])
+
+    starts = range(0, len(split), batch_size)
+    if compute is None:
+        found = [features_from(start) for start in progress(starts, title)]
+    else:
+        found = dealt(starts, features_from, compute, title)
     return feature_files.FeatureSplit(
         image_ids=split.column("image_id"),
         features=np.concatenate(found),

@@ -12,15 +12,16 @@ from pipeline.data.features import as_lists
 from pipeline.data.store import encode_png
 from pipeline.models import extractors, tasks
 from pipeline.params import Params, check_options
-from pipeline.progress import progress
 from pipeline.training import checkpoint as checkpoints
 from pipeline.training import seeding
+from pipeline.training.launching import dealt, launch
 
 
 def run(params: Params, name: str) -> None:
     """Samples one entry of `generators`; as many images of uniform noise are the baseline of its scores."""
     import torch
 
+    launch(params.defaults.launch, "sample", name)
     entry = params.generators[name]
     space = params.features[entry.features]
     compute = seeding.set_up(params.defaults)
@@ -30,13 +31,14 @@ def run(params: Params, name: str) -> None:
     options = entry.sampling.options
     check_options(model.sample, options, f"generators.{name}.sampling.options")
 
-    samples = []
-    for start in progress(range(0, entry.sampling.num_samples, entry.sampling.batch_size), f"sample {name}"):
+    def draw(start: int) -> np.ndarray:
         num = min(entry.sampling.batch_size, entry.sampling.num_samples - start)
         generator = torch.Generator().manual_seed(seeding.derive(params.defaults.seed, "sample", start))
         with torch.inference_mode(), compute.autocast():
-            samples.append(_to_uint8(model.sample(num, generator, **options)))
-    drawn = np.concatenate(samples)
+            return _to_uint8(model.sample(num, generator, **options))
+
+    starts = range(0, entry.sampling.num_samples, entry.sampling.batch_size)
+    drawn = np.concatenate(dealt(starts, draw, compute, f"sample {name}"))
     noise = np.random.default_rng(seeding.derive(params.defaults.seed, "noise")).integers(
         0, 256, drawn.shape, dtype=np.uint8
     )
@@ -52,10 +54,13 @@ def run(params: Params, name: str) -> None:
         autocast=compute.autocast,
     )
     images = np.concatenate([drawn, noise])
-    found = [
-        extractor(list(images[start : start + space.batch_size]))
-        for start in progress(range(0, len(images), space.batch_size), "features")
-    ]
+
+    def features_from(start: int) -> np.ndarray:
+        return extractor(list(images[start : start + space.batch_size]))
+
+    found = dealt(range(0, len(images), space.batch_size), features_from, compute, "features")
+    if not seeding.is_main():
+        return
     table = pa.table(
         {
             "kind": ["sample"] * len(drawn) + ["noise"] * len(noise),
