@@ -144,7 +144,7 @@ def build(
                 nn.Flatten(),
                 nn.Linear(16 * narrow, hidden * layers.pieces(activation)),
                 layers.activation(activation),
-                nn.Dropout(0.7),
+                nn.Dropout(0.7),  # section 5
                 nn.Linear(hidden, len(info.classes)),
             )
     classifier = layers.classifier(channels, len(info.classes), dropout)
