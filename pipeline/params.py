@@ -151,7 +151,8 @@ class Defaults(Section):
     Attributes:
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads that a stage computes with; the weights depend on it.
-        launch: what starts training and prediction on many devices: `accelerate launch`, `torchrun --nproc-per-node 4`.
+        launch: what starts training, extraction, prediction and sampling on many devices, such as `accelerate launch`
+            or `torchrun --nproc-per-node 4`.
         training: the part of `Training` that a run's own section does not say.
     """
 
