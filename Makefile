@@ -17,7 +17,7 @@ repro: $(STAMP) ## run the main job: raw images to reports/index.html, only what
 	$(WITH_VENV) python -m pipeline repro $(if $(JOBS),--jobs $(JOBS))
 
 zoo: $(STAMP) ## run recipes/zoo.yaml, a run for every idea, in build/zoo; keep its small results in reports/zoo (make zoo JOBS=2)
-	$(WITH_VENV) python .ci/zoo.py $(if $(JOBS),--jobs $(JOBS))
+	$(WITH_VENV) python .ci/zoo.py $(if $(JOBS),--jobs $(JOBS)) $(if $(NOTE),--note)
 
 BASE := main
 compare: $(STAMP) ## compare the workspace with BASE (make compare BASE=main): build/compare.md and .html; exit 2 when a gate fails

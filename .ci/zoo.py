@@ -1,6 +1,7 @@
 """Runs a recipe in a copy of the project's commit and keeps what is small of its results beside the project's own.
 
-    python .ci/zoo.py                    recipes/zoo.yaml in build/zoo, kept in reports/zoo
+    python .ci/zoo.py            recipes/zoo.yaml in build/zoo, kept in reports/zoo
+    python .ci/zoo.py --note     the same; then the recipe's comments say what came of it
 
 The copy stays, so that the next time only what changed is run. Standard library alone.
 """
@@ -131,6 +132,46 @@ def baselines(reports: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def noted(recipe: str, folder: Path) -> str:
+    """A recipe with comments that say what its runs scored and took, and what came of its contrasts.
+
+    Args:
+        recipe: its text; a run's line ends in `# expect ...`.
+        folder: of the copy in which it was run.
+    """
+    judged = json.loads((folder / "reports/contrasts/contrasts.json").read_text(encoding="utf-8"))
+    wanted: dict[str, list[str]] = {}
+    for one in judged.values():
+        for name in (one["idea"], one["foil"]):
+            wanted.setdefault(name, []).append(one["metric"])
+    seconds: dict[str, float] = {}
+    for line in (folder / "data/ledger.jsonl").read_text(encoding="utf-8").splitlines():
+        cost = json.loads(line)
+        seconds[f"{cost['command']}@{cost['name']}"] = cost["seconds"]
+
+    def of_run(match: re.Match[str]) -> str:
+        name = match[1]
+        place = folder / "reports/runs" / name / "metrics.json"
+        if not place.is_file():
+            return match[0]
+        found = json.loads(place.read_text(encoding="utf-8"))
+        shown = dict.fromkeys([*(["top1"] if "top1" in found else ["rmse"]), *wanted.get(name, [])])
+        scores = ", ".join(f"{metric} {found[metric]:.3g}" for metric in shown if found.get(metric) is not None)
+        took = sum(seconds.get(f"{verb}@{name}", 0) for verb in ("train", "predict", "evaluate"))
+        return f"  {name}: # expect {scores} on 2 CPU cores in {max(1, round(took))} s"
+
+    def of_contrast(match: re.Match[str]) -> str:
+        one = judged.get(match[1])
+        if one is None or one["idea_value"] is None or one["foil_value"] is None:
+            return match[0]
+        return f"  {match[1]}: # {one['idea_value']:.3g} against {one['foil_value']:.3g}: {one['verdict']}"
+
+    before, heading, after = recipe.partition("\ncontrasts:\n")
+    contrasts, next_section, rest = after.partition("\nvisualisations:")
+    before = re.sub(r"(?m)^  (\w+): # expect .*$", of_run, before)
+    return before + heading + re.sub(r"(?m)^  (\w+):(?: #.*)?$", of_contrast, contrasts) + next_section + rest
+
+
 def verdicts(reports: Path) -> str:
     """How many contrasts came out how, such as `12 shows, 2 no evidence`."""
     content = json.loads((reports / "contrasts/contrasts.json").read_text(encoding="utf-8"))
@@ -145,6 +186,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=PROJECT / "build/zoo", help="of the copy")
     parser.add_argument("--kept", type=Path, default=PROJECT / "reports/zoo", help="for the results")
     parser.add_argument("--jobs", help="stages at once; default: as many as the machine takes")
+    parser.add_argument("--note", action="store_true", help="write scores and times into the recipe's comments")
     given = parser.parse_args()
     copy(PROJECT, given.folder, given.recipe)
     start = time.monotonic()
@@ -161,6 +203,8 @@ def main() -> int:
         return code
     for line in collect(given.folder / "reports", given.kept):
         print(line, file=sys.stderr)
+    if given.note:
+        given.recipe.write_text(noted(given.recipe.read_text(encoding="utf-8"), given.folder), encoding="utf-8")
     minutes = (time.monotonic() - start) / 60
     print(f"{given.kept}: {verdicts(given.kept)}; {minutes:.1f} minutes", file=sys.stderr)
     return 0

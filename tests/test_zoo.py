@@ -166,3 +166,42 @@ def test_a_copy_takes_new_code_and_keeps_its_results(zoo: ModuleType, tmp_path: 
     assert (target / "pipeline/a.py").read_text() == "2"
     assert not (target / "pipeline/b.py").exists()
     assert (target / "dvc.lock").read_text() == "of the copy"
+
+
+RECIPE = """runs:
+  # row 3: small batches
+  one: # expect what reports/zoo says, on 2 CPU cores
+    model: x
+  two: # expect top1 0.1
+    model: x
+
+contrasts:
+  depth: # 1 against 2: no evidence
+    idea: one
+    foil: majority
+  width:
+    idea: one
+
+visualisations:
+  one:
+    module: x
+"""
+
+
+def test_comments_of_a_recipe_say_what_came_of_it(zoo: ModuleType, reports: Path) -> None:
+    (reports / "runs/one/metrics.json").write_text(json.dumps({"top1": 0.91234, "log_loss": 0.25, "ece": None}))
+    judged = {"idea": "one", "foil": "majority", "metric": "log_loss", "verdict": "shows"}
+    content = {"depth": {**judged, "idea_value": 0.25, "foil_value": 2.3}}
+    (reports / "contrasts/contrasts.json").write_text(json.dumps(content))
+    (reports.parent / "data").mkdir()
+    costs = [("train", 7.2), ("train", 5.2), ("predict", 2.0), ("evaluate", 3.0)]
+    lines = [json.dumps({"command": verb, "name": "one", "seconds": seconds}) for verb, seconds in costs]
+    (reports.parent / "data/ledger.jsonl").write_text("\n".join(lines))
+    noted = zoo.noted(RECIPE, reports.parent).splitlines()
+    assert (
+        noted[2] == "  one: # expect top1 0.912, log_loss 0.25 on 2 CPU cores in 10 s"
+    )  # 5.2 + 2 + 3, the last of each
+    assert noted[4] == "  two: # expect top1 0.1"  # not run
+    assert noted[8] == "  depth: # 0.25 against 2.3: shows"
+    assert noted[11] == "  width:"
+    assert noted[14:] == RECIPE.splitlines()[14:]
