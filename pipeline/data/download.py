@@ -98,7 +98,7 @@ def fetch(asset: Asset) -> Path:
             cannot be written. What was received is kept and resumed by the next call.
     """
     path = _place(asset)
-    with _locked(path):
+    with locked(path):
         fault = _fault(path, asset)
         if not fault:
             return path
@@ -142,7 +142,7 @@ def extracted(asset: Asset) -> Path:
     """
     digest = asset.checksum or checksum_of(fetch(asset))
     folder = cache() / "extracted" / f"{asset.name}-{digest.partition(':')[2][:12]}"
-    with _locked(folder):
+    with locked(folder):
         if not folder.exists():
             for left in folder.parent.glob(f".{folder.name}.*/"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
@@ -161,7 +161,7 @@ def _by_hand(asset: Asset, path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One process at a time, over all projects; whoever comes second finds the work done."""
     from filelock import FileLock, Timeout
 

@@ -8,6 +8,7 @@ in `findings.json` beside the data. What is kept but worth knowing, such as a bo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import warnings
@@ -46,6 +47,7 @@ class _Rules:
     num_keypoints: int
     values: np.ndarray | None
     has_semantic: bool
+    tells_unnamed: bool = False
 
 
 @dataclass
@@ -111,6 +113,7 @@ def ingest(
     *,
     on_error: OnError = "fail",
     semantic_values: Mapping[int, int] | None = None,
+    tell_unnamed: bool = False,
     num_records: int | None = None,
 ) -> None:
     """Writes the store of `records` at `folder`, with findings.json in it; it appears whole or not at all.
@@ -123,12 +126,14 @@ def ingest(
         on_error: whether a fault ends the work or is left out and noted.
         semantic_values: for the values of the semantic maps the class index each becomes; all others become IGNORE.
             Without it the values are class indices, or IGNORE, already.
+        tell_unnamed: whether an image whose map has other values than those, and than IGNORE, is a finding.
         num_records: how many there are, for the progress bar.
 
     Raises:
         PipelineError: a fault, with `on_error` "fail"; or no image is left.
     """
-    convert = functools.partial(_block, rules=_rules(info, semantic_values))
+    rules = dataclasses.replace(_rules(info, semantic_values), tells_unnamed=tell_unnamed)
+    convert = functools.partial(_block, rules=rules)
     blocks = block_map(convert, progress(records, f"read {info.name}", total=num_records), name=lambda r: r.file_name)
     findings: list[Finding] = []
     prints: dict[str, list[np.ndarray]] = {}
@@ -284,7 +289,10 @@ def _fill(made: _Made, record: Record, rules: _Rules) -> None:
             raise Fault("bad target", "target", f"not a finite number ({record.target})")
         row["target"] = float(record.target)
     if record.semantic is not None:
-        row["semantic"] = _semantic(record.semantic, frame, rules)
+        row["semantic"], unnamed = _semantic(record.semantic, frame, rules)
+        if unnamed and rules.tells_unnamed:
+            shown = ", ".join(map(str, unnamed[:5])) + (", ..." if len(unnamed) > 5 else "")
+            made.note(record, "unnamed value", f"semantic: the map has values without a name, not scored ({shown})")
     if record.panoptic is not None:
         row["panoptic"], ids = _panoptic(record, frame, rules.num_semantic)
         if rules.has_semantic and record.semantic is None:
@@ -324,8 +332,8 @@ def _read(encoded: Encoded, key: str) -> bytes:
         raise Fault("unreadable image", key, f"cannot be read ({error.strerror})") from None
 
 
-def _semantic(semantic: Encoded | np.ndarray, frame: Frame, rules: _Rules) -> bytes:
-    """The PNG of a semantic map, in class indices and in the shown image."""
+def _semantic(semantic: Encoded | np.ndarray, frame: Frame, rules: _Rules) -> tuple[bytes, list[int]]:
+    """The PNG of a semantic map, in class indices and in the shown image; values of its own that became IGNORE."""
     if isinstance(semantic, np.ndarray):
         values = semantic
     else:
@@ -333,7 +341,7 @@ def _semantic(semantic: Encoded | np.ndarray, frame: Frame, rules: _Rules) -> by
             values = images.decode_values(_read(semantic, "semantic"))
         except ImageError as error:
             raise Fault("bad map", "semantic", str(error)) from None
-    values = _in_frame(values, frame, "semantic")
+    values = raw = _in_frame(values, frame, "semantic")
     if rules.values is not None:
         if values.dtype != np.uint8:  # whose values all have a place in the table
             beyond = len(rules.values) - 1
@@ -342,7 +350,8 @@ def _semantic(semantic: Encoded | np.ndarray, frame: Frame, rules: _Rules) -> by
     wrong = ((values < 0) | (values >= rules.num_semantic)) & (values != IGNORE)
     if wrong.any():
         raise Fault("unknown class", "semantic", f"no class {values[wrong].min()} (there are {rules.num_semantic})")
-    return store.encode_png(values.astype(np.uint8))
+    lost = raw[(values == IGNORE) & (raw != IGNORE)] if rules.tells_unnamed else raw[:0]
+    return store.encode_png(values.astype(np.uint8)), np.unique(lost).tolist()
 
 
 def _panoptic(record: Record, frame: Frame, num_semantic: int) -> tuple[bytes, np.ndarray]:

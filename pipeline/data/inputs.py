@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,9 +77,11 @@ def _copied(address: str, scheme: str) -> Path:
     except PipelineError:
         raise
     except Exception as error:  # each file system raises errors of its own library
-        raise PipelineError(
-            f"{shown}: {type(error).__name__} ({error}); fix: see that the address can be read"
-        ) from None
+        raise _unreadable(shown, error) from None
+
+
+def _unreadable(shown: str, error: Exception) -> PipelineError:
+    return PipelineError(f"{shown}: {type(error).__name__} ({error}); fix: see that the address can be read")
 
 
 def _key(address: str, details: list[tuple[str, dict[str, Any]]]) -> str:
@@ -108,13 +111,26 @@ def _copied_folder(files: Any, place: str, shown: str) -> Path:
     for name, _ in details:
         if not is_inside(name):
             raise PipelineError(f"{shown}: a file outside of the folder ({name!r}); fix: name its own folder")
-    folder = download.cache() / "inputs" / f"{PurePosixPath(root).name}-{_key(root, details)}"
-    if not folder.exists():
-        with written_whole(folder) as temporary:
-            for name, _ in progress(details, f"copy {shown}", total=len(details)):
-                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                files.get_file(root + name, str(temporary / name))
+    key = _key(root, details)
+    folder = download.cache() / "inputs" / f"{PurePosixPath(root).name}-{key}"
+    with download.locked(folder):
+        if not folder.exists():
+            with written_whole(folder) as temporary:
+                for name, _ in progress(details, f"copy {shown}", total=len(details)):
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                    if root.startswith("https://"):  # which follows redirects to https alone
+                        received = download.fetch(Asset(f"inputs/{key}/{name}", (root + name,)))
+                        os.replace(received, temporary / name)
+                    else:
+                        _get(files, root + name, temporary / name, shown)
     return folder
+
+
+def _get(files: Any, place: str, path: Path, shown: str) -> None:
+    try:
+        files.get_file(place, str(path))
+    except Exception as error:  # as above
+        raise _unreadable(shown, error) from None
 
 
 def _only_folder(folder: Path) -> Path:

@@ -73,8 +73,9 @@ def unpacked(archive: Path) -> Original:
     """The members of an archive on this machine; unpacked into the cache where that was not done before."""
     digest = download.checksum_of(archive).partition(":")[2]
     folder = download.cache() / "extracted" / f"{archive.stem}-{digest[:12]}"
-    if not folder.exists():
-        archives.extract(archive, folder)
+    with download.locked(folder):
+        if not folder.exists():
+            archives.extract(archive, folder)
     return Original(folder, archive.name)
 
 

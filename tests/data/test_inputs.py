@@ -98,6 +98,35 @@ def test_an_archive_at_an_https_address_goes_through_the_verified_download(tmp_p
     assert "secret" not in asset.name
 
 
+def test_a_folder_at_an_https_address_comes_through_no_http(tmp_path, cache, monkeypatch):
+    """Each file by our own download, which refuses a redirect to http: test_download.py."""
+    import fsspec
+
+    root = "https://example.org/shelf"
+    asked = []
+
+    class Files:
+        def find(self, place, detail):
+            return {f"{root}/images/a.png": {"size": 1}, f"{root}/labels.csv": {"size": 2}}
+
+        def get_file(self, *_):
+            pytest.fail("copied by fsspec, which follows any redirect")
+
+    def fetch(asset):
+        asked.append(asset.urls)
+        path = tmp_path / "received"
+        path.write_bytes(asset.name.encode()[-3:])
+        return path
+
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda address: (Files(), address))
+    monkeypatch.setattr(download, "fetch", fetch)
+    folder = folder_of(f"{root}/")
+    assert contents(folder) == {"images/a.png": b"png", "labels.csv": b"csv"}
+    assert asked == [(f"{root}/images/a.png",), (f"{root}/labels.csv",)]
+    assert folder_of(root) == folder
+    assert len(asked) == 2
+
+
 def test_a_copy_that_is_cut_leaves_nothing(shelf, cache, monkeypatch):
     def cut(self, remote, local, **options):
         with open(local, "wb") as file:
@@ -107,7 +136,7 @@ def test_a_copy_that_is_cut_leaves_nothing(shelf, cache, monkeypatch):
     monkeypatch.setattr(type(shelf), "get_file", cut)
     with pytest.raises(PipelineError, match=r"memory://shelf: OSError \(the line is cut\); fix"):
         folder_of("memory://shelf")
-    assert not any((cache / "inputs").iterdir())
+    assert all(path.name.endswith(".lock") for path in (cache / "inputs").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from pipeline.data import findings
 from pipeline.data.datasets import local
 from pipeline.data.export import export
 from pipeline.data.store import Store
@@ -210,6 +211,10 @@ def test_documented_masks(documented):
     store = documented("my_masks")
     sample = store.split("val").read(0, masks=True)
     assert np.unique(sample.semantic).tolist() == [0, 1, 255], "99 is no class"
+    unnamed = [found for found in findings.read(store.folder) if found.kind == "unnamed value"]
+    assert [found.split for found in unnamed] == ["train", "val"]
+    assert {found.what for found in unnamed} == {"semantic: the map has values without a name, not scored (99)"}
+    assert {found.action for found in unnamed} == {"kept"}
     assert sample.objects.boxes.tolist() == [[0, 2, 30, 5]]
     assert store.info.thing_of_semantic == [-1, 0]
     assert len(store.info.colours) == 2

@@ -1,7 +1,11 @@
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
-from pipeline.data import originals
+from pipeline.data import archives, originals
 from pipeline.data.download import Asset
 from pipeline.data.originals import Original
 from pipeline.errors import PipelineError
@@ -68,3 +72,20 @@ def test_maps_of_sixteen_bits_keep_large_numbers(tmp_path):
 def test_checksums_name_every_archive_and_the_size_where_none_is_published():
     assets = [Asset("a.zip", (), "md5:ab"), Asset("b/c.zip", (), size=7)]
     assert originals.checksums(assets) == "a.zip md5:ab; b/c.zip 7 bytes"
+
+
+def test_two_processes_unpack_an_archive_once(tmp_path, cache, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.txt", b"a")
+    asked = []
+    extract = archives.extract
+
+    def slowly(archive, folder):
+        asked.append(folder)
+        time.sleep(0.3)
+        extract(archive, folder)
+
+    monkeypatch.setattr(archives, "extract", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        roots = {found.root for found in pool.map(originals.unpacked, [tmp_path / "x.zip"] * 2)}
+    assert len(asked) == len(roots) == 1

@@ -155,6 +155,7 @@ def prepare(
         dataset.records(),
         on_error=on_error,
         semantic_values=next(iter(read.values())).semantic_values,
+        tell_unnamed=format == "masks",
         num_records=sum(part.num_records for part in read.values()),
     )
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from pipeline.errors import ParamsError
 from pipeline.models import backbones
 from pipeline.structures import DatasetInfo
 
@@ -52,10 +53,20 @@ def build(
         channels: width of pyramid and head; a multiple of 32.
         convs: 3x3 convolutions in each branch of the head.
         frozen_stride: the backbone's weights up to this stride stay as they are.
+
+    Raises:
+        ParamsError: a width that the head's 32 groups do not divide, or images on which they would have one value.
     """
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.fcos import FCOS, FCOSHead
 
+    if channels < 32 or channels % 32:
+        raise ParamsError(f"model_params.channels: should be a multiple of 32 ({channels}); fix: such as 64")
+    if channels == 32 and info.image_size is not None and max(info.image_size) <= STRIDES[-1]:
+        raise ParamsError(  # the coarsest map has one value in each of the head's groups
+            f"model_params.channels: 32 is too few for images of {max(info.image_size)} pixels; "
+            "fix: 64 channels, or a larger training.image_size"
+        )
     pyramid = Pyramid(backbone, weights, channels)
     if weights != "none":
         pyramid.backbone = backbones.freeze(pyramid.backbone, frozen_stride)

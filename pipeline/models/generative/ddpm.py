@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.errors import ParamsError
 from pipeline.structures import Batch, DatasetInfo
 
 
@@ -68,5 +69,10 @@ def build(
         layers: residual blocks at each resolution.
         timesteps: steps of the forward process, and of sampling.
         schedule: diffusers' name: linear (the paper's) or squaredcos_cap_v2 (Nichol and Dhariwal 2021).
+
+    Raises:
+        ParamsError: a width that the attention's heads of 32 channels do not divide.
     """
+    if not channels or any(width < 32 or width % 32 for width in channels):
+        raise ParamsError(f"model_params.channels: should be multiples of 32 ({channels}); fix: such as [32, 64]")
     return DDPM(info, channels, layers, timesteps, schedule)
