@@ -966,6 +966,9 @@ def _search_faults(params: Params) -> Iterator[_Fault]:
                 yield _Fault((*at, key), f"that of its run is {of_run!r} ({given!r}); fix: write {of_run}")
         if not entry.metric.startswith("val_"):
             yield _Fault((*at, "metric"), f"not of the validation split ({entry.metric!r}); fix: write val_loss")
+        if re.search(r"://[^/@]*:[^/@]*@", entry.storage):
+            message = "an address with a password, which git would keep; fix: export it and write `storage: $NAME`"
+            yield _Fault((*at, "storage"), message)
         if entry.method == "grid" and entry.trials is not None:
             yield _Fault((*at, "trials"), f"a grid tries all of its product ({entry.trials}); fix: leave it out")
         if entry.method != "grid" and entry.trials is None:

@@ -516,6 +516,12 @@ def test_a_space_is_read_as_ranges_and_choices(write: Write) -> None:
         ("metric: val_top1", "metric: val_top1\n    trials: 5", "cs.trials", "tries all of its product (5)"),
         ("metric: val_top1", "metric: val_top1\n    epochs: 5", "cs.epochs", "heads/linear has none"),
         ("metric: val_loss", "metric: loss", "lrs.metric", "not of the validation split ('loss')"),
+        (
+            "trials: 6",
+            "trials: 6\n    storage: mysql://me:hunter2@host/db",
+            "lrs.storage",
+            "an address with a password",
+        ),
         ("method: random", "method: randem", "lrs.method", "'grid', 'random' or 'bayesian'"),
     ],
 )

@@ -20,7 +20,6 @@ from pipeline.params import Params, plug_ins
 
 # What a stage reads of params.yaml and yet need not declare.
 KNOWN_OTHERWISE = {
-    ("search", "Search.storage"): "where trials are kept changes none of them",
     ("search", "Run.model"): "its entry has the same, which it depends on",
     ("search", "Run.inputs"): "its entry has the same, which it depends on",
     ("predict", "Run.training"): "seeds say which checkpoints there are, and it depends on them",
