@@ -139,7 +139,8 @@ def read_results(path: Path, truth: CocoTruth, kind: Kind = "boxes") -> Detectio
     labels = _looked_up(path, category_ids, truth.category_ids, "", "category_id")
     columns = DetectionColumns(images, labels, scores, boxes)
     if kind == "masks":
-        columns.masks = _masks(path, [row.segmentation for row in rows], "") if found is None else found.masks
+        masks = None if found is None else found.masks
+        columns.masks = overlaps.Masks(*masks) if masks else _masks(path, [row.segmentation for row in rows], "")
     if kind == "keypoints":
         columns.keypoints = _points(path, rows) if found is None else found.values.reshape(len(scores), -1, 3)
     return columns

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.metrics.compiled import extent
-from pipeline.metrics.overlaps import Masks
 from pipeline.ops.compiled import compiled
 
 POWERS = 10.0 ** np.arange(23)
 """The powers of ten that float64 holds exactly."""
 NUM_THREADS = 2
+
+
+Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""What `overlaps.Masks` takes: begins, stops, offsets, areas, boxes, sizes."""
 
 
 @dataclass
@@ -25,14 +28,14 @@ class Scanned:
         image_ids, category_ids: [N] int64.
         scores: [N] float64.
         values: [N, W] float64, of boxes or keypoints.
-        masks: of segmentation.
+        masks: of segmentation, what `overlaps.Masks` takes.
     """
 
     image_ids: np.ndarray
     category_ids: np.ndarray
     scores: np.ndarray
     values: np.ndarray
-    masks: Masks | None
+    masks: Columns | None
 
 
 def read(data: bytes, key: bytes, width: int) -> Scanned | None:
@@ -96,11 +99,11 @@ def read(data: bytes, key: bytes, width: int) -> Scanned | None:
         begins[place], stops[place] = begins[source], stops[source]
         offsets[1:][starts[part] : starts[part + 1]] += total
         total += parts[part]
-    masks = Masks(begins[:total], stops[:total], offsets, areas, boxes, sizes)
+    masks = (begins[:total], stops[:total], offsets, areas, boxes, sizes)
     return Scanned(ids[0], ids[1], scores, values, masks)
 
 
-def masks_of_strings(strings: Sequence[bytes], sizes: np.ndarray) -> Masks | None:
+def masks_of_strings(strings: Sequence[bytes], sizes: np.ndarray) -> Columns | None:
     """Masks of COCO's run-length strings; None where one cannot be: NumPy then says which.
 
     Args:
@@ -116,7 +119,7 @@ def masks_of_strings(strings: Sequence[bytes], sizes: np.ndarray) -> Masks | Non
     columns = (begins, stops, offsets, areas, boxes)
     if not read_strings(np.frombuffer(data, np.uint8), sizes, *columns):
         return None
-    return Masks(begins[: offsets[-1]], stops[: offsets[-1]], offsets, areas, boxes, sizes)
+    return begins[: offsets[-1]], stops[: offsets[-1]], offsets, areas, boxes, sizes
 
 
 def _rows_of(slow: np.ndarray, width: int) -> list[tuple[int, int, int, int]]:

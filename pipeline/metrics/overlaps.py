@@ -291,8 +291,9 @@ def masks_of_counts(sizes: Sequence[Sequence[int]], counts: Sequence[bytes | str
     if _is_compiled() and len(places) == len(counts):
         from pipeline.metrics.compiled_json import masks_of_strings
 
-        if (masks := masks_of_strings(strings, np.array(sizes, np.int64).reshape(-1, 2))) is not None:  # type: ignore[arg-type]
-            return masks
+        columns = masks_of_strings(strings, np.array(sizes, np.int64).reshape(-1, 2))  # type: ignore[arg-type]
+        if columns is not None:
+            return Masks(*columns)
     runs, nums = decode_runs(strings, places)  # type: ignore[arg-type]
     if len(places) < len(counts):
         parts: list[Any] = [None] * len(counts)

@@ -105,7 +105,7 @@ def test_masks_of_compiled_strings_are_the_same(seed, num):
 
     masks = some_masks(seed, num)
     plain = masks_of(list(masks))
-    read = masks_of_strings([encoded(mask)["counts"] for mask in masks], plain.sizes)
+    read = overlaps.Masks(*masks_of_strings([encoded(mask)["counts"] for mask in masks], plain.sizes))
     for name in ("begins", "stops", "offsets", "areas", "boxes"):
         np.testing.assert_array_equal(getattr(read, name), getattr(plain, name))
 
