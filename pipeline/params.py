@@ -95,7 +95,7 @@ class Training(Section):
         ema_decay: decay per step of the averaged weights; 0 keeps no average.
         l1: weight of the sum of the absolute weights, by proximal steps beside the loss that is told; with
             `weight_decay` an elastic net.
-        backbone_lr_factor: learning rate of a pretrained backbone as a share of `lr`.
+        backbone_lr_factor: learning rate of pretrained weights, and of those of a checkpoint, as a share of `lr`.
         layer_decay: factor on the learning rate from each layer to the one before it; 1 treats all alike.
         freeze: beginnings of names of parameters that stay as they are.
         loss: of classification.

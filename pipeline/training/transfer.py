@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -79,6 +79,8 @@ def begin(model: nn.Module, at: Checkpoint | None, info: DatasetInfo, training: 
 def take(model: nn.Module, arrays: Mapping[str, np.ndarray], where: str) -> str:
     """Gives a model the tensors that have the name and shape of its own, and says which in one line.
 
+    Modules of which every weight was taken are marked as pretrained: they learn at `training.backbone_lr_factor`.
+
     Args:
         model: its other tensors stay as they are.
         arrays: tensors by name.
@@ -97,6 +99,10 @@ def take(model: nn.Module, arrays: Mapping[str, np.ndarray], where: str) -> str:
     if not any(key in fitting for key, _ in model.named_parameters()):
         raise PipelineError(f"{where} has no weight of the network's names and shapes; fix: the same model_params")
     model.load_state_dict(fitting, strict=False)
+    for name, module in model.named_modules():
+        weights = [f"{name}.{key}" if name else key for key, _ in module.named_parameters()]
+        if weights and all(weight in fitting for weight in weights):
+            cast(Any, module).is_pretrained = True
     left = [key for key in own if key not in fitting]
     names = ", ".join(left[:NAMED]) + (f" and {len(left) - NAMED} more" if len(left) > NAMED else "")
     return f"{len(fitting)} of {len(own)} tensors taken" + (f"; new are {names}" if left else "")

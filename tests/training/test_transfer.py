@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from pipeline.errors import PipelineError
 from pipeline.models import tasks
 from pipeline.params import Distillation
 from pipeline.structures import DatasetInfo
-from pipeline.training import transfer
+from pipeline.training import optim, transfer
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.distillation import Distilled
 
@@ -42,6 +44,19 @@ def test_tensors_of_the_same_name_and_shape_are_taken_and_the_others_named(capsy
     for key, value in model.state_dict().items():
         assert key.startswith("network.1.fc.") or np.array_equal(value.numpy(), at.arrays[key])
     assert torch.equal(model.network[1].fc.weight, last)
+
+
+def test_what_was_taken_learns_at_its_own_rate():
+    model = tasks.build("classification/resnet", info(3), RESNET)
+    transfer.take(model, checkpoint(info(5)).arrays, "x")
+    training = SimpleNamespace(
+        optimizer="sgd", lr=0.5, momentum=0.0, nesterov=False, weight_decay=0.0, freeze=[], l1=0.0,
+        backbone_lr_factor=0.1, layer_decay=1.0,
+    )  # fmt: skip
+    groups = optim.optimiser(model, training).param_groups
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    for key, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.5 if key.startswith("network.1.fc.") else 0.05), key
 
 
 def test_many_new_tensors_are_counted():
