@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from pipeline.params import Choices, Range, Search
 from pipeline.reporting.plots import BLUE, GREY, INK, ORANGE, QUIET, _figure
@@ -96,6 +96,7 @@ def _history(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) ->
         axes.step([trial.number for trial in complete], best_so_far, where="post", color=ORANGE, label="best so far")
         axes.plot([best.number], _values([best]), **_BEST)
         axes.set(xlabel="trial", ylabel=entry.metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=4, borderaxespad=0.2)
         axes.grid(axis="y")
 
@@ -130,13 +131,9 @@ def _values(trials: Sequence[Trial]) -> np.ndarray:
 def _place(entry: Search, key: str, trial: Trial) -> float:
     """Where a value stands on its axis: the number itself, or the index of the choice."""
     tried, value = entry.space[key], trial.values[key]
-    if isinstance(tried, Range) or _are_numbers(tried):
+    if isinstance(tried, Range):
         return float(value)
     return float([json.dumps(choice) for choice in tried.choices].index(json.dumps(value)))
-
-
-def _are_numbers(tried: Choices) -> bool:
-    return all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in tried.choices)
 
 
 def _scale(axes: Axes, entry: Search, key: str, which: str) -> None:
@@ -148,8 +145,6 @@ def _scale(axes: Axes, entry: Search, key: str, which: str) -> None:
     if isinstance(tried, Range) and tried.log:
         getattr(axes, f"set_{which}scale")("log")
         side.set_minor_formatter(NullFormatter())
-    elif isinstance(tried, Choices) and _are_numbers(tried):
-        side.set_ticks(tried.choices)
     elif isinstance(tried, Choices):
         side.set_ticks(range(len(tried.choices)), [_short(choice) for choice in tried.choices])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import numpy as np
 
 from pipeline import paths
 from pipeline.errors import ParamsError, did_you_mean
-from pipeline.params import Params, Search
+from pipeline.params import Params, Range, Search
 from pipeline.training import search as searching
 from pipeline.training.search import Report, Trial
 from pipeline.training.state import Row, best_epoch, higher_is_better
 from pipeline.training.trial import Trials
+
+EDGE = 0.05
+"""Share of a range at either end: a best trial there says that better ones may lie outside."""
 
 
 def run(params: Params, name: str) -> None:
@@ -91,6 +95,9 @@ def _write(folder: Path, entry: Search, trials: list[Trial]) -> None:
             "command": " ".join(["dvc exp run", *(f"-S '{option}'" for option in options)]),
         },
     )
+    edge = at_edge(entry, best)
+    if edge:
+        print(f"search: the best trial lies at the edge of {', '.join(edge)}; widen the range there", file=sys.stderr)
     protocol = [
         ["run", entry.run],
         ["method", entry.method],
@@ -98,6 +105,7 @@ def _write(folder: Path, entry: Search, trials: list[Trial]) -> None:
         ["epochs", entry.epochs or "as many as the run"],
         ["pruning", entry.pruning],
         *([f"space: {key}", _space(tried)] for key, tried in entry.space.items()),
+        ["best at the edge of", ", ".join(edge) or "nothing"],
     ]
     content: dict[str, Any] = {f"best_{entry.metric}": _rounded(best.value), "trials": len(trials), **counts}
     shares = explained(trials) if entry.method == "grid" else {}
@@ -107,6 +115,20 @@ def _write(folder: Path, entry: Search, trials: list[Trial]) -> None:
         pictures.mkdir()
         landscape.draw(pictures, entry, trials, best)
     paths.write_json(folder / "metrics.json", {**content, "protocol": protocol})
+
+
+def at_edge(entry: Search, best: Trial) -> list[str]:
+    """The keys whose range should be wider: the best value is at the first or last step, or in the outer EDGE of it."""
+    found = []
+    for key, tried in entry.space.items():
+        if isinstance(tried, Range):
+            scale = math.log if tried.log else float
+            low, high, value = (scale(number) for number in (tried.low, tried.high, best.values[key]))
+            share = (value - low) / (high - low)
+            near = 0.5 / (tried.steps - 1) if tried.steps is not None else EDGE
+            if min(share, 1 - share) < near:
+                found.append(key)
+    return found
 
 
 def explained(trials: list[Trial]) -> dict[str, float]:

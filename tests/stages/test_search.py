@@ -13,7 +13,7 @@ import pytest
 from pipeline import paths
 from pipeline.data.store import to_row, writing
 from pipeline.errors import ParamsError, PipelineError
-from pipeline.params import Params, load
+from pipeline.params import Params, Search, load
 from pipeline.stages import extract, search, train
 from pipeline.structures import DatasetInfo, Sample
 from pipeline.training.search import Trial
@@ -193,6 +193,24 @@ def test_a_search_in_which_all_diverges_says_so(params: Params, monkeypatch: pyt
     paths.PARAMS.write_text(PARAMS.replace("{low: 0.0001, high: 1, log: true}", "{low: 1e+30, high: 1e+35, log: true}"))
     with pytest.raises(PipelineError, match="no trial of the search came to its end"):
         search.run(load(), "rate")
+
+
+@pytest.mark.parametrize(
+    ("tried", "value", "is_at_edge"),
+    [
+        ({"low": 0, "high": 10}, 5, False),
+        ({"low": 0, "high": 10}, 9.6, True),
+        ({"low": 1e-4, "high": 1, "log": True}, 0.5, False),  # 0.3 of 4 decades below the end: 0.08 of the range
+        ({"low": 1e-4, "high": 1, "log": True}, 1.4e-4, True),  # 0.15 of 4 decades
+        ({"low": 0, "high": 4, "steps": 5}, 4, True),
+        ({"low": 0, "high": 4, "steps": 5}, 3, False),
+        ({"choices": [1, 2]}, 2, False),
+    ],
+)
+def test_a_best_trial_at_the_edge_of_a_range_is_told(tried: dict[str, Any], value: float, is_at_edge: bool) -> None:
+    base = {"run": "r", "model": "m", "dataset": "d", "inputs": "raw/d", "metric": "val_loss", "method": "grid"}
+    entry = Search.model_validate({**base, "space": {"k": tried}})
+    assert search.at_edge(entry, Trial(0, "complete", 1.0, 1, {"k": value})) == (["k"] if is_at_edge else [])
 
 
 def test_a_whole_grid_says_what_each_option_explains() -> None:
