@@ -26,11 +26,11 @@ def of_images(subject: Subject) -> Iterator[Check]:
     yield from of_pixels(batch, subject.info)
     if subject.entry.task == "classification":
         yield of_labels(np.array(subject.splits["train"].column("label"), float), subject.info.classes)
-    elif batch.boxes is not None and batch.box_labels is not None:
+    elif subject.entry.task == "detection" and batch.boxes is not None and batch.box_labels is not None:
         height, width = batch.images.shape[2:]
         yield of_boxes(np.concatenate([boxes.cpu().numpy() for boxes in batch.boxes]), height, width)
         yield of_labels(np.concatenate([labels.cpu().numpy() for labels in batch.box_labels]), subject.info.classes)
-    elif batch.semantic is not None:
+    elif subject.entry.task == "segmentation" and batch.semantic is not None:
         yield of_maps(batch.semantic.unique().tolist(), len(subject.info.semantic_classes))
 
 
