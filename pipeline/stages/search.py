@@ -58,7 +58,7 @@ def run(params: Params, name: str) -> None:
         seed=params.defaults.seed,
         higher_is_better=higher_is_better(entry.metric),
     )
-    _write(paths.search_report(name), entry, trials)
+    _write(paths.search_report(name), name, entry, trials)
 
 
 def _value(row: Row, where: str, entry: Search) -> float:
@@ -73,11 +73,11 @@ def _phrase(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {json.dumps(value)}" for key, value in values.items())
 
 
-def _write(folder: Path, entry: Search, trials: list[Trial]) -> None:
+def _write(folder: Path, name: str, entry: Search, trials: list[Trial]) -> None:
     """The table, the best options, the counts, and the pictures."""
     from pipeline.reporting import landscape
 
-    best = searching.best(trials, higher_is_better=higher_is_better(entry.metric))
+    best = searching.best(trials, name, higher_is_better=higher_is_better(entry.metric))
     _write_table(folder / "trials.csv", entry, trials)
     options = [f"++runs.{entry.run}.{key}={_as_override(value)}" for key, value in best.values.items()]
     counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "diverged")}

@@ -144,7 +144,7 @@ def run(
     return [Trial(number, *fields) for number, fields in enumerate(trials)]
 
 
-def best(trials: list[Trial], *, higher_is_better: bool) -> Trial:
+def best(trials: list[Trial], name: str, *, higher_is_better: bool) -> Trial:
     """The complete trial with the best value, the first of equal ones.
 
     Raises:
@@ -152,7 +152,7 @@ def best(trials: list[Trial], *, higher_is_better: bool) -> Trial:
     """
     complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
     if not complete:
-        raise PipelineError("no trial of the search came to its end; fix: search where the loss stays finite")
+        raise PipelineError(f"{PARAMS} searches.{name}: no trial came to its end; fix: search where losses stay finite")
     sign = 1 if higher_is_better else -1
     return max(complete, key=lambda trial: (sign * (trial.value or 0.0), -trial.number))
 

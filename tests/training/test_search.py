@@ -204,7 +204,7 @@ def test_a_trial_worse_than_the_median_ends_early_and_is_counted(tmp_path: Path)
         if not is_worse:
             complete.append(trial.values["x"])
     assert sum(trial.state == "pruned" for trial in trials) > 2
-    assert search.best(trials, higher_is_better=False).value == min(complete)
+    assert search.best(trials, "s", higher_is_better=False).value == min(complete)
 
 
 def test_after_its_last_epoch_a_trial_is_complete_however_bad(tmp_path: Path) -> None:
@@ -246,9 +246,9 @@ def test_a_trial_that_diverges_is_noted_and_the_search_goes_on(tmp_path: Path) -
         1e-2: "diverged",
         1e-1: "diverged",
     }
-    assert search.best(trials, higher_is_better=False).values["lr"] == 1e-3
-    with pytest.raises(PipelineError, match="no trial of the search came to its end"):
-        search.best(trials[:0], higher_is_better=True)
+    assert search.best(trials, "s", higher_is_better=False).values["lr"] == 1e-3
+    with pytest.raises(PipelineError, match=r"params\.yaml searches\.s: no trial came to its end"):
+        search.best(trials[:0], "s", higher_is_better=True)
 
 
 @pytest.mark.parametrize("higher", [True, False])
@@ -256,7 +256,7 @@ def test_the_best_trial_is_the_first_with_the_extreme_value(higher: bool) -> Non
     values = [0.5, 0.9, 0.1, 0.9, 0.1]
     trials = [Trial(number, "complete", value, 1, {}) for number, value in enumerate(values)]
     trials.append(Trial(5, "pruned", 2.0 if higher else -1.0, 1, {}))
-    assert search.best(trials, higher_is_better=higher).number == (1 if higher else 2)
+    assert search.best(trials, "s", higher_is_better=higher).number == (1 if higher else 2)
 
 
 def test_machines_share_a_storage_and_write_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
