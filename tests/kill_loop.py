@@ -183,7 +183,10 @@ def kill_loop(verb: str, kills: int, rng: random.Random) -> dict[str, Any]:
         moment = seconds[len(cores)] * (attempt + rng.random()) / kills
         time.sleep(moment)
         at = f"{verb}, attempt {attempt}, killed after {moment:.3f} s on {len(cores)} cores"
-        os.kill(pid, signal.SIGKILL) if attempt % 3 else os.killpg(pid, signal.SIGKILL)
+        if attempt % 3 == 0:
+            with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet
+                os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         hit += os.WIFSIGNALED(status)
         end = time.monotonic() + 10

@@ -112,7 +112,8 @@ def _transform(arguments: dict[str, Any], where: str) -> Any:
     if name in NESTED:
         inner = arguments.get("transforms")
         if not isinstance(inner, list) or not all(isinstance(entry, dict) for entry in inner):
-            raise ParamsError(f"params.yaml {where}.transforms: should be a list of transforms ({inner!r})")
+            what = f"should be a list of transforms ({inner!r}); fix: write one"
+            raise ParamsError(f"params.yaml {where}.transforms: {what}")
         places = (f"{where}.transforms.{index}" for index in range(len(inner)))
         steps = [_steps(dict(entry), place) for entry, place in zip(inner, places, strict=True)]
         if any(
@@ -120,7 +121,9 @@ def _transform(arguments: dict[str, Any], where: str) -> Any:
             for s in steps
             for step in s
         ):
-            raise ParamsError(f"params.yaml {where}.transforms: a preset that mixes samples stands at the top only")
+            raise ParamsError(
+                f"params.yaml {where}.transforms: a preset that mixes samples stands at the top only; fix: move it there"
+            )
         whole = [each[0] if len(each) == 1 else albumentations.Sequential(each, p=1.0) for each in steps]
         arguments["transforms"] = whole
         return _made(choices[name], arguments, name, where)
@@ -150,7 +153,7 @@ def _made(maker: Callable[..., Any], arguments: dict[str, Any], title: str, wher
         return maker(**arguments)
     except (ValueError, TypeError) as error:
         fault = _first_fault(error.__cause__ or error)
-        raise ParamsError(f"params.yaml {where}: {title} refuses its arguments: {fault}") from None
+        raise ParamsError(f"params.yaml {where}: {title} refuses its arguments: {fault}; fix: correct them") from None
 
 
 def _nearest(name: str, choices: Mapping[str, Any]) -> str:

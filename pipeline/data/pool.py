@@ -121,7 +121,7 @@ def _crash(function: Callable[[list[Item]], Result], items: list[Item], name: Ca
                     f"{name(item)}: the process that worked on it crashed; fix: remove or replace this item"
                 )
             except Exception as error:
-                return PipelineError(f"{name(item)}: {error}")
+                return PipelineError(f"{name(item)}: {error}; fix: remove or replace this item")
     return PipelineError(
         f"{name(items[0])} to {name(items[-1])}: a process that worked on these was killed, "
         "perhaps for want of memory; fix: free memory or use fewer cores (taskset)"

@@ -34,7 +34,7 @@ def assign(
         ParamsError: the shares do not add up to 1, an id stands twice, or a split would be empty.
     """
     if any(not 0 <= share <= 1 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
-        raise ParamsError(f"split shares: must be within 0..1 and add up to 1 ({dict(shares)})")
+        raise ParamsError(f"split shares: must be within 0..1 and add up to 1 ({dict(shares)}); fix: correct them")
     units = list(ids) if groups is None else list(groups)
     if groups is None and len(set(units)) < len(units):
         seen: set[str] = set()

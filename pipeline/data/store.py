@@ -114,7 +114,7 @@ def to_row(sample: Sample, image_bytes: bytes | None = None) -> dict[str, Any]:
     if sample.semantic is not None:
         if sample.semantic.shape != (height, width):
             raise PipelineError(
-                f"{sample.file_name} semantic: the map is {sample.semantic.shape}, the image {(height, width)}"
+                f"{sample.file_name} semantic: the map is {sample.semantic.shape}, the image {(height, width)}; fix: correct it"
             )
         row["semantic"] = encode_png(sample.semantic)
     if sample.segments is not None:
@@ -364,7 +364,7 @@ def _read_table(folder: Path, split: str) -> pa.Table:
     shards = sorted(folder.glob(f"{split}-*.arrow"))
     if not shards:
         have = sorted({path.name.rsplit("-", 1)[0] for path in folder.glob("*.arrow")})
-        raise PipelineError(f"{folder}: no split {split!r}; it has: {', '.join(have) or 'none'}")
+        raise PipelineError(f"{folder}: no split {split!r}; choices: {', '.join(have) or 'none'}")
     try:
         return pa.concat_tables(_read_shard(shard) for shard in shards)
     except (OSError, pa.ArrowException, UnicodeDecodeError, ValueError) as error:

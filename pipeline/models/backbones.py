@@ -123,10 +123,10 @@ def load_shared(network: nn.Module, state: dict[str, Tensor], where: str) -> Non
     own = network.state_dict()
     for key, tensor in own.items():
         if key not in state:
-            raise PipelineError(f"{where}: tensor {key!r} is missing")
+            raise PipelineError(f"{where}: tensor {key!r} is missing; fix: name weights of this network")
         if state[key].shape != tensor.shape:
             raise PipelineError(
-                f"{where}: {key!r} is {tuple(state[key].shape)}, the network wants {tuple(tensor.shape)}"
+                f"{where}: {key!r} is {tuple(state[key].shape)}, the network wants {tuple(tensor.shape)}; fix: name weights of it"
             )
     network.load_state_dict({key: state[key] for key in own})
 

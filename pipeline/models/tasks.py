@@ -274,7 +274,7 @@ def restore(model: str, info: DatasetInfo, model_params: dict[str, Any], arrays:
         if have != want:
             raise PipelineError(
                 f"checkpoint of {model}: {key} is {'missing' if have is None else have}, "
-                f"the network wants {'none' if want is None else want}"
+                f"the network wants {'none' if want is None else want}; fix: train again"
             )
     built.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return built.eval()

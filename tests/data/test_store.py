@@ -161,7 +161,7 @@ def test_a_store_that_failed_half_way_leaves_nothing(info, sample, tmp_path):
 def test_absent_folder_split_and_damaged_info_are_named(folder, tmp_path):
     with pytest.raises(PipelineError, match=r"none: no dataset there; fix: dvc repro"):
         Store(tmp_path / "none")
-    with pytest.raises(PipelineError, match=r"no split 'val'; it has: test, train"):
+    with pytest.raises(PipelineError, match=r"no split 'val'; choices: test, train"):
         Store(folder).split("val")
     path = folder / "info.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "colors": []}))

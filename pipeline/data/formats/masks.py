@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.data.formats import SPELLINGS, WHOLE, Fault, Places, Repeatable, Source, image_files, plain_info, shown
 from pipeline.data.formats.exporting import FileNames, kinds_of, left_out, put
-from pipeline.data.images import decode_values
+from pipeline.data.images import ImageError, decode_values
 from pipeline.data.instance_maps import majority, objects_of
 from pipeline.data.records import RawObject, Record
 from pipeline.data.store import Store
@@ -131,7 +131,7 @@ class _Reader:
             return objects_of(ids, dict.fromkeys(set(ids.ravel().tolist()) - {0}, label))
         values = decode_values(self.maps["masks"][key].read_bytes())
         if values.shape != ids.shape:
-            raise PipelineError(f"of size {ids.shape}, the class map is {values.shape}")
+            raise ImageError(f"of size {ids.shape}, the class map is {values.shape}")
         under = majority(ids, values, ignored=(IGNORE,))
         return objects_of(ids, {n: self.label_of[value] for n, value in under.items() if value in self.label_of})
 

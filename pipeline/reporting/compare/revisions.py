@@ -118,9 +118,9 @@ class Revision:
         try:
             content = json.loads(data)
         except ValueError as error:
-            raise PipelineError(f"{folder}/metrics.json of {self.name}: not JSON ({error})") from None
+            raise PipelineError(f"{folder}/metrics.json of {self.name}: not JSON ({error}); fix: dvc repro there") from None
         if not isinstance(content, dict):
-            raise PipelineError(f"{folder}/metrics.json of {self.name}: not an object")
+            raise PipelineError(f"{folder}/metrics.json of {self.name}: not an object; fix: dvc repro there")
         return content
 
 
@@ -134,7 +134,7 @@ def resolve(name: str) -> Revision:
     if name == WORKSPACE:
         return Revision(name, "")
     if _git("rev-parse", "--git-dir").returncode:
-        raise PipelineError("not a git repository, so there is no revision to read; fix: git init, commit")
+        raise PipelineError("git: not a repository, so there is no revision to read; fix: git init, commit")
     experiments = _experiments()
     done = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     commit = done.stdout.decode().strip() if done.returncode == 0 else experiments.get(name)
@@ -151,7 +151,7 @@ def history(limit: int) -> list[Revision]:
     """The commits that lead to HEAD along first parents, the oldest first."""
     done = _git("log", "--first-parent", f"--max-count={limit}", "--format=%H")
     if done.returncode:
-        raise PipelineError("no git history here; fix: git init, commit")
+        raise PipelineError("git: no history here; fix: git init, commit")
     return [Revision(commit[:7], commit) for commit in reversed(done.stdout.decode().split())]
 
 
@@ -175,4 +175,4 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(["git", *arguments], capture_output=True, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
-        raise PipelineError("git is not installed; fix: install it") from None
+        raise PipelineError("git: not installed; fix: install it") from None

@@ -174,4 +174,4 @@ def _show(verdict: Verdict, worst: list[tuple[str, int]], out: Path | None) -> N
     if out is not None:
         print(f"written to {out}")
     elif not verdict.per_image.num_rows:
-        raise PipelineError("no image to score; fix: name truth that has images")
+        raise PipelineError("--truth: no image to score; fix: name truth that has images")
