@@ -158,7 +158,7 @@ class _GlobalBatchNorm(TorchFunctionMode):
     ) -> Tensor:
         if not training:
             return F.batch_norm(images, running_mean, running_var, weight, bias, training, momentum, eps)
-        values = images.float()
+        values = images.to(torch.promote_types(images.dtype, torch.float32))
         dims = [0, *range(2, images.ndim)]
         shape = (1, -1, *(1 for _ in dims[1:]))
         own = float(self.counts)

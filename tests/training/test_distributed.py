@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from pipeline.structures import Batch
+from pipeline.data.store import to_row, writing
+from pipeline.structures import Batch, DatasetInfo, Sample
+from pipeline.training import distributed
 from pipeline.training.distributed import Processes, _GlobalBatchNorm
 from pipeline.training.seeding import Compute
 
@@ -107,3 +114,68 @@ def test_in_evaluation_it_takes_the_running_statistics(group):
     with _GlobalBatchNorm():
         out = F.batch_norm(images, mean, var, training=False)
     assert torch.equal(out, F.batch_norm(images, mean, var, training=False))
+
+
+DOUBLE = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from pipeline import params as schema
+from pipeline.data.loader import Loader
+from pipeline.data.store import Store
+from pipeline.models import tasks
+from pipeline.training import loop
+from pipeline.training.seeding import Compute
+
+torch.set_num_threads(1)
+store = Store(Path("toy"))
+training = schema.Training(
+    epochs=2, optimizer="adamw", lr=0.003, weight_decay=0.01, schedule="cosine", warmup_epochs=0.5, batch_size=6,
+    accumulate=2, clip_norm=1.0, ema_decay=0.9, label_smoothing=0.1,
+    online=schema.Online(flip=0.3, crop=0.1, mixup=float(sys.argv[2])),
+)
+torch.manual_seed(0)
+options = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4], "small_stem": True}
+model = tasks.build("classification/resnet", store.info, options, training).double()
+loss, measure = model.loss, model.measure
+
+def double(batch):
+    weights = batch.label_weights
+    return replace(batch, images=batch.images.double(), label_weights=None if weights is None else weights.double())
+
+model.loss, model.measure = (lambda batch: loss(double(batch))), (lambda batch: measure(double(batch)))
+loaders = [Loader(store.split(split), 6, (16, 16)) for split in ("train", "val")]
+rows = loop.fit(model, *loaders, training, seed=0, compute=Compute(torch.device("cpu"), False))
+if os.environ.get("RANK", "0") == "0":
+    torch.save({"weights": model.state_dict(), "rows": rows}, sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixup", ["0.3", "0.0"])
+def test_two_processes_learn_what_one_does_but_for_the_order_of_sums(tmp_path, mixup):
+    """In double precision, where what rounding does stays small; the last batch has one image, so one has none."""
+    info = DatasetInfo("toy", ["classification"], ["dark", "light", "grey"], 1, "none", "none", "here")
+    rng = np.random.default_rng(0)
+    with writing(tmp_path / "toy", info) as writer:
+        for split, num in (("train", 31), ("val", 8)):
+            for i in range(num):
+                image = (rng.integers(0, 100, (16, 16, 1)) + 75 * (i % 3)).astype(np.uint8)
+                writer.add(split, to_row(Sample(f"{split}{i}", "", image, label=i % 3)))
+    (tmp_path / "double.py").write_text(DOUBLE)
+    environment = {**os.environ, "PYTHONPATH": str(Path(distributed.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = []
+    for name, command in (("one.pt", [sys.executable]), ("two.pt", two)):
+        done = subprocess.run(
+            [*command, "double.py", name, mixup], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("epoch 2/2") == 1  # one of them speaks
+        found.append(torch.load(tmp_path / name))
+    one, both = found
+    for key, want in one["weights"].items():
+        assert torch.allclose(both["weights"][key].double(), want.double(), rtol=1e-9, atol=1e-11), key
+    for row, want in zip(both["rows"], one["rows"], strict=True):
+        assert row == pytest.approx(want, rel=1e-9)
