@@ -22,11 +22,14 @@ class Trials:
     Args:
         entry: the run.
         name: its name in `runs`.
-        defaults: of params.yaml; its seed is that of every trial, so that they differ by their options alone.
+        defaults: of params.yaml; its seed, or the run's first, is that of every trial, so that they differ by their
+            options alone.
     """
 
     def __init__(self, entry: Run, name: str, defaults: Defaults) -> None:
-        self.entry, self.name, self.defaults = entry, name, defaults
+        seeds = entry.training.seeds if entry.training is not None else []
+        self.entry, self.name = entry, name
+        self.defaults = defaults.model_copy(update={"seed": seeds[0]}) if seeds else defaults
         self._split = cache(self._make_split)
 
     def changed(self, values: Mapping[str, Any]) -> Run:

@@ -177,6 +177,24 @@ def test_a_trial_goes_on_in_the_middle_and_is_seen_whole(params: Params, monkeyp
     assert written("rate") == first
 
 
+def test_trials_are_trained_with_the_first_seed_of_their_run(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.training import loop
+
+    paths.PARAMS.write_text(
+        PARAMS.replace("small_stem: true}, training: {}", "small_stem: true}, training: {seeds: [7, 8]}")
+    )
+    seeds = []
+
+    def seen(*_: Any, seed: int, **__: Any) -> Any:
+        seeds.append(seed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit", seen)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(load(), "rate")
+    assert seeds == [7]
+
+
 def test_what_no_trial_could_use_is_told_before_anything_is_trained(params: Params) -> None:
     text = PARAMS.replace("[[1, 1, 1, 1], [2, 1, 1, 1]]", "[[1, 1, 1, 1], two]")
     paths.PARAMS.write_text(text)
