@@ -36,7 +36,7 @@ from main_job import RESULTS, figure, machine, shown
 from pipeline.data.loader import Loader
 from pipeline.data.store import Split, Store, to_row, writing
 from pipeline.models import extractors, tasks
-from pipeline.params import Training
+from pipeline.params import Defaults, Training
 from pipeline.stages.extract import _extract
 from pipeline.structures import DatasetInfo, Sample
 from pipeline.training import loop, optim, seeding
@@ -59,6 +59,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int, int]] = {
 """Model, its params, side of images, batch size."""
 BACKBONE, SIDE = "tf_efficientnet_lite0", 224
 TARGET = 0.95
+DEFAULTS = Defaults(device="cpu", precision="float32", threads=1, seed=0, training={})
 
 
 def store(folder: Path, num: int, height: int, width: int) -> Split:
@@ -152,8 +153,7 @@ def lightning_epoch(model: Any, batches: list[Any], training: Training) -> None:
 
 def measure_training(folder: Path, num: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """One figure for each network, on so many images of its own size, as a user who cares for speed stores them."""
-    defaults = type("Defaults", (), {"threads": 1, "seed": 0, "device": "cpu", "precision": "float32"})
-    compute = seeding.set_up(defaults)
+    compute = seeding.set_up(DEFAULTS)
     figures = []
     for title, (name, params, side, batch_size) in NETWORKS.items():
         images = store(folder / str(side), num, side, side)
@@ -199,6 +199,7 @@ def measure_training(folder: Path, num: int, rounds: int, seconds: float) -> lis
 
 def measure_extraction(folder: Path, num: int, rounds: int) -> list[dict[str, Any]]:
     """A frozen backbone over photographs, as the stage does it, and its forward pass alone."""
+    compute = seeding.set_up(DEFAULTS)
     extractor: Any = extractors.extractor(BACKBONE, "none", SIDE, options={}, where="features.x", channels=3)
     images = store(folder / "photographs", num, 360, 480)
     size = 32
@@ -210,7 +211,10 @@ def measure_extraction(folder: Path, num: int, rounds: int) -> list[dict[str, An
                 extractor.network(batch.images.contiguous()).numpy()
 
     spent = by_turns(
-        {"bare": lambda: timed(forward), "ours": lambda: timed(lambda: _extract(images, extractor, size, "features"))},
+        {
+            "bare": lambda: timed(forward),
+            "ours": lambda: timed(lambda: _extract(images, extractor, size, compute, "features")),
+        },
         rounds,
     )
     note = f"{num / statistics.median(spent['ours']):.1f} images/s"

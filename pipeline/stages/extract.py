@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from pipeline import paths
 from pipeline.data import features as feature_files
+from pipeline.data.ahead import ReadAhead
 from pipeline.data.store import Split, Store
 from pipeline.models import backbones, extractors
 from pipeline.params import Params
 from pipeline.progress import progress
 from pipeline.training import seeding
-from pipeline.training.launching import dealt, launch
+from pipeline.training.launching import dealt, launch, num_processes
 
 
 def run(params: Params, name: str) -> None:
@@ -52,14 +55,15 @@ def run(params: Params, name: str) -> None:
 def _extract(
     split: Split, extractor: backbones.Extractor, batch_size: int, compute: seeding.Compute | None, title: str
 ) -> feature_files.FeatureSplit:
-    def features_from(start: int) -> np.ndarray:
-        return extractor([split.read(i).image for i in range(start, min(start + batch_size, len(split)))])
-
     starts = range(0, len(split), batch_size)
     if compute is None:
-        found = [features_from(start) for start in progress(starts, title)]
+        with ReadAhead(split, batch_size, batch_size) as read:
+            found = [extractor(read(start)) for start in progress(starts, title)]
     else:
-        found = dealt(starts, features_from, compute, title)
+        assert isinstance(extractor, backbones.NetworkExtractor)
+        resized = functools.partial(backbones.resized, size=extractor.image_size)
+        with ReadAhead(split, batch_size, batch_size * num_processes(), resized) as read:
+            found = dealt(starts, lambda start: extractor(read(start)), compute, title)
     return feature_files.FeatureSplit(
         image_ids=split.column("image_id"),
         features=np.concatenate(found),
