@@ -48,4 +48,4 @@ def test_killed_twice_it_ends_in_the_same_bytes(few: dict[str, Any], kind: str) 
 def test_killed_fifty_times_it_ends_in_the_same_bytes(tmp_path: Path, kind: str) -> None:
     found = kill_loop(tmp_path, 50, kind)[kind]
     assert found["faults"] == []
-    assert found["hit"] >= 25  # the others had ended before
+    assert found["hit"] >= 15  # the others had ended before
