@@ -62,8 +62,8 @@ def collect(reports: Path, target: Path) -> list[str]:
     """
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    kept = [*sorted(reports.glob("*/*/metrics.json")), *sorted(reports.glob("searches/*/*.json"))]
-    kept += sorted((reports / "contrasts").glob("*"))
+    patterns = ("*/*/metrics.json", "searches/*/best.json", "searches/*/trials.csv", "contrasts/*")
+    kept = [path for pattern in patterns for path in sorted(reports.glob(pattern))]
     total = sum(path.stat().st_size for path in kept) + (reports / "summary.md").stat().st_size
     pictures, left_out = [], []
     for path in sorted([*reports.glob("visualise/*/*.png"), *reports.glob("*/*/pictures/*.png")]):

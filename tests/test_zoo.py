@@ -54,7 +54,7 @@ def reports(tmp_path: Path) -> Path:
         "visualise/big/points.png": 200_001,
         "data/digits/pictures/labels.png": 10,
         "contrasts/depth.svg": 10,
-        "searches/lr/search.json": 10,
+        "searches/lr/best.json": 10,
     }
     for name, size in sizes.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def test_numbers_and_pictures_that_not_every_run_has_are_kept(zoo: ModuleType, r
         "visualise/map/points.png",
         "contrasts/contrasts.json",
         "contrasts/depth.svg",
-        "searches/lr/search.json",
+        "searches/lr/best.json",
     }
     assert left_out == ["visualise/big/points.png: left out (200,001 bytes)"]
     assert not (tmp_path / "kept/runs/gone").exists()
