@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def run(params: Params, name: str) -> None:
         seed=params.defaults.seed,
         higher_is_better=higher_is_better(entry.metric),
     )
+    for left in place.glob("*/"):  # snapshots of trials that were pruned
+        shutil.rmtree(left, ignore_errors=True)
     _write(paths.search_report(name), name, entry, trials)
 
 

@@ -118,6 +118,7 @@ def test_training_with_the_best_options_gives_the_value_that_the_search_found(pa
 def test_a_search_of_networks_draws_rates_and_layers_and_writes_the_same_bytes_again(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (paths.RESUME / "searches/rate/9/run").mkdir(parents=True)  # as a trial that was pruned leaves it
     search.run(params, "rate")
     first = written("rate")
     rows = table("rate")
