@@ -84,6 +84,7 @@ class Training(Section):
     """How a network is trained: a run's own `training` over `defaults.training`.
 
     Attributes:
+        splits: what is learnt from; `val` as well, once all choices have been made on it: nothing is held out then.
         momentum: of sgd and rmsprop.
         nesterov: sgd looks ahead by its momentum.
         warmup_epochs: epochs, whole or not, in which the learning rate rises to `lr`.
@@ -113,6 +114,7 @@ class Training(Section):
     """
 
     epochs: Count
+    splits: Annotated[list[Literal["train", "val"]], Field(min_length=1)] = ["train"]
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop", "adagrad", "lbfgs"]
     lr: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -875,6 +877,14 @@ def _craft_faults(at: Location, task: str, training: Training) -> Iterator[_Faul
             if value:
                 message = f"gives an image shares of classes, the hinge loss knows one ({value:g}); fix: write 0.0"
                 yield _Fault((*at, *place), message)
+    if sorted(training.splits) not in (["train"], ["train", "val"]):
+        yield _Fault((*at, "splits"), f"not train, or train and val ({_shown(training.splits)}); fix: write train")
+    elif len(training.splits) > 1:
+        held_out: dict[str, Any] = {"keep": "last", "patience": None, "folds": 0, "retrain": False}
+        for key, needed in held_out.items():
+            if (value := getattr(training, key)) != needed:
+                message = f"nothing is held out where val is learnt from ({_shown(value)}); fix: leave it out"
+                yield _Fault((*at, key), message)
     if training.optimizer == "lbfgs":
         needs = {"batch_size": "all", "accumulate": 1, "clip_norm": 0.0, "l1": 0.0, "backbone_lr_factor": 1.0}
         for key, needed in {**needs, "layer_decay": 1.0}.items():

@@ -325,6 +325,7 @@ def test_values_that_the_schema_itself_supplies_stay_as_they_are() -> None:
         "Training.momentum": 0.9,
         "Training.nesterov": True,
         "Training.milestones": [0.5, 0.75],
+        "Training.splits": ["train"],
         "Training.step_factor": 0.1,
         "Training.accumulate": 1,
         "Training.label_smoothing": 0.0,

@@ -37,9 +37,10 @@ def trained(
         of_many: other seeds follow, so that the end of this training is worth a snapshot.
 
     Returns:
-        The checkpoint, and the rows of its log: one per epoch with the columns of `loop.fit`; of the folds, for each
-        column `val_...`, the mean `val_..._folds` and the standard deviation `val_..._folds_std`, in epochs that all
-        of them reached; of the last training its losses as `loss_retrain` and so on.
+        The checkpoint, and the rows of its log: one per epoch with the columns of `loop.fit`, without those of val
+        where `training.splits` has it; of the folds, for each column `val_...`, the mean `val_..._folds` and the
+        standard deviation `val_..._folds_std`, in epochs that all of them reached; of the last training its losses as
+        `loss_retrain` and so on.
     """
     course = _Course(entry, name, defaults.model_copy(update={"seed": seed}), of_many)
     training = course.training
@@ -48,7 +49,10 @@ def trained(
     if training.folds:
         for number, fold in enumerate(parts.folds(parts.joined([train, val]), training.folds, seed), 1):
             of_folds.append(course.fit(*fold, phase=f"fold_{number}")[1])
-    model, rows = course.fit(train, val, phase="run")
+    if "val" in training.splits:
+        model, rows = course.fit(parts.joined([train, val]), None, phase="run")
+    else:
+        model, rows = course.fit(train, val, phase="run")
     rows = [dict(row) for row in rows]
     if of_folds:
         _add_folds(rows, of_folds)

@@ -102,6 +102,21 @@ def test_training_again_is_on_train_and_val_for_as_many_epochs_as_were_best(lear
     assert not same(plain, weights)
 
 
+def test_val_is_learnt_from_where_the_run_says_so(learnt, monkeypatch):
+    fits = []
+    original = loop.fit
+
+    def fit(model, train, val, *args, **kwargs):
+        fits.append((kwargs["name"], sorted(train.split.table.column("image_id").to_pylist()), val))
+        return original(model, train, val, *args, **kwargs)
+
+    monkeypatch.setattr(networks.loop, "fit", fit)
+    _, rows = learnt("{splits: [train, val]}")
+    ((name, images, val),) = fits
+    assert (name, val, len(images), len(set(images))) == ("toy", None, 36, 36)
+    assert not [key for key in rows[0] if key.startswith("val_")]
+
+
 def test_a_seed_among_others_learns_what_it_learns_alone(learnt):
     learnt("{seeds: [0, 5]}")
     other = load_file(paths.of_seed(paths.checkpoint("toy"), 5) / "weights.safetensors")
