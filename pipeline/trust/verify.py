@@ -261,7 +261,8 @@ def _stale(lock: Record, project: Project, state: State, md5s: Mapping[str, str]
         if now and now != entry.md5 and not is_of_outs:
             users[entry.path, now].append(entry.stage)
     for (path, _), stages in users.items():
-        others = f" and {len(stages) - 1} others" if len(stages) > 1 else ""
+        more = len(stages) - 1
+        others = f" and {more} {'other' if more == 1 else 'others'}" if more else ""
         yield f"{state.prefix}{path}: changed since {stages[0]}{others} ran; fix: dvc repro"
 
 
