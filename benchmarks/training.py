@@ -208,7 +208,7 @@ def measure_extraction(folder: Path, num: int, rounds: int) -> list[dict[str, An
     def forward() -> None:
         with torch.inference_mode():
             for batch in decoded:
-                extractor.network(batch.images.contiguous()).numpy()
+                extractor.network(batch.images).numpy()
 
     spent = by_turns(
         {
@@ -247,7 +247,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = measure_training(Path(folder), asked.images, asked.rounds, asked.seconds)
-        figures += measure_extraction(Path(folder), 96, asked.rounds)
+        figures += measure_extraction(Path(folder), 320, asked.rounds)
     content = {"rounds": asked.rounds, "machine": machine(), "figures": figures}
     if not asked.dry:
         RESULTS.mkdir(parents=True, exist_ok=True)
