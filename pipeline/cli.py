@@ -194,9 +194,9 @@ def _complexity(
     ] = None,
 ) -> None:
     from pipeline.params import load
-    from pipeline.visualise import complexity
+    from pipeline.visualise import cost_table
 
-    for line in complexity.lines(complexity.of_run(load(), run, image_size)):
+    for line in cost_table.lines(cost_table.of_run(load(), run, image_size)):
         typer.echo(line)
 
 

@@ -12,7 +12,7 @@ from pipeline.models import tasks
 from pipeline.params import Visualisation
 from pipeline.structures import DatasetInfo
 from pipeline.training import checkpoint as checkpoints
-from pipeline.visualise import complexity
+from pipeline.visualise import complexity, cost_table
 from pipeline.visualise.layer_costs import Layer
 
 INFO = DatasetInfo("toy", ["classification"], ["up", "down"], 1, "", "", "", mean=[0.5], std=[0.25], image_size=[8, 8])
@@ -64,7 +64,7 @@ def test_the_table_as_text_lines_up_and_ends_with_its_sums():
         Layer("a", "Conv2d", (4, 8, 8), 1000, 2000, 1024, (3, 3), (1, 1), (3, 3), (1, 1)),
         Layer("b.longer", "Linear", (10,), 5, 6, 40, receptive_field=(10, 12), jump=(1, 1)),
     ]
-    lines = complexity.lines(layers)
+    lines = cost_table.lines(layers)
     assert lines[0].split() == [
         "layer",
         "kind",
@@ -80,7 +80,7 @@ def test_the_table_as_text_lines_up_and_ends_with_its_sums():
     assert lines[1].split() == ["a", "Conv2d", "4x8x8", "3x3", "1x1", "1,000", "2,000", "1,024", "3", "1"]
     assert lines[2].split() == ["b.longer", "Linear", "10", "5", "6", "40", "10x12", "1"]
     assert lines[3].split() == ["total", "1,005", "2,006", "1,064"]
-    assert lines[4] == complexity.CONVENTION
+    assert lines[4] == cost_table.CONVENTION
     assert lines[1].index("1,000") + 5 == lines[2].index(" 5 ") + 2 == lines[3].index("1,005") + 5
 
 
@@ -113,7 +113,7 @@ def run_of(model, params, image_size=None):
 @pytest.fixture
 def params(monkeypatch):
     """Runs on a dataset of images of 8 pixels."""
-    monkeypatch.setattr(complexity, "Store", lambda folder: SimpleNamespace(info=INFO))
+    monkeypatch.setattr(cost_table, "Store", lambda folder: SimpleNamespace(info=INFO))
     runs = {
         "small": run_of(MODEL, OPTIONS),
         "larger": run_of(MODEL, OPTIONS, 16),
@@ -126,9 +126,9 @@ def test_the_command_needs_no_checkpoint_and_takes_the_size_of_the_run(params):
     shapes = [
         next(layer.shape for layer in layers if layer.kind == "Conv2d")
         for layers in (
-            complexity.of_run(params, "small"),
-            complexity.of_run(params, "larger"),
-            complexity.of_run(params, "small", image_size=32),
+            cost_table.of_run(params, "small"),
+            cost_table.of_run(params, "larger"),
+            cost_table.of_run(params, "small", image_size=32),
         )
     ]
     assert shapes == [(2, 8, 8), (2, 16, 16), (2, 32, 32)]
@@ -136,13 +136,13 @@ def test_the_command_needs_no_checkpoint_and_takes_the_size_of_the_run(params):
 
 def test_what_has_no_single_pass_and_unknown_runs_are_told(params):
     with pytest.raises(ParamsError, match=r"runs\.boxes\.model: detection/fcos is no single pass"):
-        complexity.of_run(params, "boxes")
+        cost_table.of_run(params, "boxes")
     with pytest.raises(ParamsError, match="no 'smal' in runs; did you mean 'small'"):
-        complexity.of_run(params, "smal")
+        cost_table.of_run(params, "smal")
 
 
 def test_images_of_several_sizes_are_told(params, monkeypatch):
     varied = replace(INFO, image_size=None)
-    monkeypatch.setattr(complexity, "Store", lambda folder: SimpleNamespace(info=varied))
+    monkeypatch.setattr(cost_table, "Store", lambda folder: SimpleNamespace(info=varied))
     with pytest.raises(ParamsError, match=r"runs\.small: images of several sizes; fix: set training\.image_size"):
-        complexity.of_run(params, "small")
+        cost_table.of_run(params, "small")
