@@ -88,7 +88,8 @@ class Document:
                 fix = "write a plain value; tags are never run"
             raise ParamsError(f"{place}: not valid YAML ({problem}); fix: {fix}") from None
         except (YAMLError, ValueError) as error:
-            raise ParamsError(f"{self.path}: not valid YAML ({' '.join(str(error).split())}); fix: correct it") from None
+            what = " ".join(str(error).split())
+            raise ParamsError(f"{self.path}: not valid YAML ({what}); fix: correct it") from None
         except RecursionError:
             raise ParamsError(f"{self.path}: nested too deeply; fix: write it flat") from None
 

@@ -122,7 +122,8 @@ def _transform(arguments: dict[str, Any], where: str) -> Any:
             for step in s
         ):
             raise ParamsError(
-                f"params.yaml {where}.transforms: a preset that mixes samples stands at the top only; fix: move it there"
+                f"params.yaml {where}.transforms: a preset that mixes samples stands at the top only; "
+                "fix: move it there"
             )
         whole = [each[0] if len(each) == 1 else albumentations.Sequential(each, p=1.0) for each in steps]
         arguments["transforms"] = whole

@@ -114,7 +114,8 @@ def to_row(sample: Sample, image_bytes: bytes | None = None) -> dict[str, Any]:
     if sample.semantic is not None:
         if sample.semantic.shape != (height, width):
             raise PipelineError(
-                f"{sample.file_name} semantic: the map is {sample.semantic.shape}, the image {(height, width)}; fix: correct it"
+                f"{sample.file_name} semantic: the map is {sample.semantic.shape}, the image {(height, width)}; "
+                "fix: correct it"
             )
         row["semantic"] = encode_png(sample.semantic)
     if sample.segments is not None:

@@ -126,7 +126,8 @@ def load_shared(network: nn.Module, state: dict[str, Tensor], where: str) -> Non
             raise PipelineError(f"{where}: tensor {key!r} is missing; fix: name weights of this network")
         if state[key].shape != tensor.shape:
             raise PipelineError(
-                f"{where}: {key!r} is {tuple(state[key].shape)}, the network wants {tuple(tensor.shape)}; fix: name weights of it"
+                f"{where}: {key!r} is {tuple(state[key].shape)}, the network wants {tuple(tensor.shape)}; "
+                "fix: name weights of it"
             )
     network.load_state_dict({key: state[key] for key in own})
 
@@ -239,7 +240,7 @@ class NetworkExtractor:
         import torch
 
         pixels = torch.from_numpy(np.stack([resized(image, self.image_size) for image in images]))
-        batch = pixels.permute(0, 3, 1, 2).to(self.device).float() / 255
+        batch = pixels.permute(0, 3, 1, 2).to(self.device).float().div_(255)
         with torch.inference_mode(), self.autocast():
             return self.network(batch).flatten(1).float().cpu().numpy()
 

@@ -83,7 +83,9 @@ def _heat(
     checkpoint = checkpoints.load(paths.inputs(entry.inputs))
     model = tasks.restore(checkpoint.model, checkpoint.info, checkpoint.model_params, checkpoint.arrays)
     if not isinstance(model, tasks.Classification):
-        raise ParamsError(f"{paths.PARAMS} {entry.inputs}: {entry.method} explains classifiers, not {checkpoint.model}; fix: name one")
+        raise ParamsError(
+            f"{paths.PARAMS} {entry.inputs}: {entry.method} explains classifiers, not {checkpoint.model}; fix: name one"
+        )
     split = Store(paths.raw(entry.dataset)).split(SPLIT)
     chosen = np.linspace(0, len(split) - 1, num=min(num_images, len(split))).astype(int)
     height, width = checkpoint.info.image_size or (0, 0)

@@ -217,7 +217,9 @@ class Classes(_Problem):
             PipelineError: it has no labels.
         """
         if split.labels is None:
-            raise PipelineError(f"{self.place}: its images have no class labels, which {self.model} needs; fix: other data")
+            raise PipelineError(
+                f"{self.place}: its images have no class labels, which {self.model} needs; fix: other data"
+            )
         return split
 
     def fit(self, options: dict[str, Any], split: FeatureSplit) -> dict[str, np.ndarray]:
@@ -266,7 +268,9 @@ class Targets(_Problem):
             PipelineError: it has no targets, or one is missing.
         """
         if split.targets is None or not np.isfinite(split.targets).all():
-            raise PipelineError(f"{self.place}: not every sample has a target, which {self.model} needs; fix: other data")
+            raise PipelineError(
+                f"{self.place}: not every sample has a target, which {self.model} needs; fix: other data"
+            )
         return split
 
     def fit(self, options: dict[str, Any], split: FeatureSplit) -> dict[str, np.ndarray]:

@@ -249,7 +249,9 @@ def _info(
     for index, pair in enumerate(skeleton or []):
         if not all(0 <= end < len(info.keypoints) for end in pair):
             last = len(info.keypoints) - 1
-            raise ParamsError(f"{where}.skeleton.{index}: should be two of the keypoints 0 to {last} ({list(pair)}); fix: correct it")
+            raise ParamsError(
+                f"{where}.skeleton.{index}: should be two of the keypoints 0 to {last} ({list(pair)}); fix: correct it"
+            )
     info.colours = label_colours(len(info.semantic_classes))
     if skeleton is not None:
         info.skeleton = [list(pair) for pair in skeleton]

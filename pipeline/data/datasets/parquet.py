@@ -104,7 +104,9 @@ def _files(inputs: Path, patterns: dict[str, str] | None, where: str) -> dict[st
         files = {split: sorted(inputs.glob(pattern)) for split, pattern in patterns.items()}
         for split, pattern in patterns.items():
             if not files[split]:
-                raise PipelineError(f"{where}.options.splits.{split}: no file like {pattern!r} in {inputs}; fix: correct it")
+                raise PipelineError(
+                    f"{where}.options.splits.{split}: no file like {pattern!r} in {inputs}; fix: correct it"
+                )
         return files
     told = {path: _split_of(path.relative_to(inputs)) for path in found}
     if not any(told.values()):

@@ -115,7 +115,9 @@ def build(
     """
     for name, values in (("layers", layers), ("channels", channels)):
         if len(values) != GROUPS or min(values) < 1:
-            raise ParamsError(f"classification/resnet {name}: not {GROUPS} numbers of at least 1 ({values}); fix: write them")
+            raise ParamsError(
+                f"classification/resnet {name}: not {GROUPS} numbers of at least 1 ({values}); fix: write them"
+            )
     if block == "plain" and stochastic_depth:
         raise ParamsError("classification/resnet stochastic_depth: a plain block cannot be left out; fix: set it to 0")
     parts.elementwise(activation)

@@ -205,7 +205,9 @@ def _arm(revision: Revision, mapping: str, name: str) -> Arm | None:
         table = pq.read_table(io.BytesIO(data)) if data is not None else None
     except pa.ArrowInvalid as error:
         what = str(error).splitlines()[0]
-        raise PipelineError(f"{folder}/per_image.parquet of {revision.name}: not readable ({what}); fix: dvc repro there") from None
+        raise PipelineError(
+            f"{folder}/per_image.parquet of {revision.name}: not readable ({what}); fix: dvc repro there"
+        ) from None
     return Arm(revision, mapping, name, entry, content, table)
 
 

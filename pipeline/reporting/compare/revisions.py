@@ -118,7 +118,9 @@ class Revision:
         try:
             content = json.loads(data)
         except ValueError as error:
-            raise PipelineError(f"{folder}/metrics.json of {self.name}: not JSON ({error}); fix: dvc repro there") from None
+            raise PipelineError(
+                f"{folder}/metrics.json of {self.name}: not JSON ({error}); fix: dvc repro there"
+            ) from None
         if not isinstance(content, dict):
             raise PipelineError(f"{folder}/metrics.json of {self.name}: not an object; fix: dvc repro there")
         return content
