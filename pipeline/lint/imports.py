@@ -23,6 +23,7 @@ NO_INFLUENCE = {
     "pipeline/errors.py": "words of messages",
     "pipeline/progress.py": "bars on standard error",
     "pipeline/launch.py": "passes on what params.yaml says of threads, and keeps the ledger",
+    "pipeline/interruption.py": "when a training stops; it goes on to the same bytes",
     "pipeline/parent.py": "ends a stage whose dvc is gone",
     "pipeline/ledger.py": "what stages cost, outside git and DVC",
     "pipeline/paths.py": "its paths are the outs and deps themselves",
