@@ -79,6 +79,9 @@ def test_an_ignored_or_emptied_lock_is_told(project: Path) -> None:
     call(project, "git", "rm", "-q", "--cached", "dvc.lock")
     call(project, "git", "commit", "-qam", "without the lock")
     said = call(project, sys.executable, "-m", "pipeline", "verify", "--committed", code=1)
+    assert "dvc.lock' is git-ignored" in error(said)
+    (project / ".gitignore").write_text("/data/\n")
+    said = call(project, sys.executable, "-m", "pipeline", "verify", "--committed", code=1)
     assert error(said) == "error: HEAD:dvc.lock: no such file; fix: dvc repro, then git add dvc.lock"
 
 
