@@ -132,7 +132,7 @@ def test_a_damaged_or_absent_file_of_weights_is_named(tmp_path, name):
         ("tf_efficientnet_lite9", "none", "did you mean 'tf_efficientnet_lite"),
         ("zzzzzzzz", "none", f"timm has no such model \\(choices: {LITE0}\\)"),
         ("torchvision/resnet19", "none", "did you mean 'resnet1"),
-        ("torchvision/resnet18", "installed", "weights 'installed': no such file"),
+        ("torchvision/resnet18", "installed", "no installed package carries its weights; fix: pretrained"),
         (TINY, "installed", f"no installed package carries its weights .*{LITE0}"),
     ],
 )
