@@ -1,8 +1,11 @@
 """Measures what a comparison of two branches must reach; keeps it in benchmarks/results/compare.{json,md}.
 
-    python benchmarks/compare.py              all parts
-    python benchmarks/compare.py --images N   a smaller set than COCO's 5,000 images
-    python benchmarks/compare.py --pairs N    fewer pairs of equal quality than 200
+Each part can run alone and replaces its own part of the results:
+
+    python benchmarks/compare.py --large   two runs on 5,000 images of 80 classes: seconds and verdicts
+    python benchmarks/compare.py --pairs   false alarms over 200 pairs of equal quality
+
+Without a flag both run.
 
 Planted: 5% of the detections that lie near an object get that object's class and box. Equal quality: two detectors
 that place and score the same objects by independent noise of one law.
@@ -28,6 +31,7 @@ from pipeline.metrics.detection import DetectionColumns, ObjectColumns
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LEVEL = 0.95
+NUM_IMAGES, NUM_PAIRS = 5000, 200
 
 
 def table_of(columns: dict[str, np.ndarray], num_images: int) -> tuple[pa.Table, dict[str, float | None]]:
@@ -81,53 +85,58 @@ def equal_quality(num_images: int, seed: int) -> tuple[dict[str, np.ndarray], di
     return drawn(), drawn()
 
 
-def main() -> None:
-    """Measures and writes both files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--pairs", type=int, default=200)
-    asked = parser.parse_args()
-    columns = workloads.boxes(asked.images)
-    planted = judged(columns, mended(columns, 0.05, 0), asked.images)
-    same = judged(columns, columns, asked.images)
+def large() -> list[dict[str, Any]]:
+    """Two runs on as many images as COCO's val2017 has."""
+    columns = workloads.boxes(NUM_IMAGES)
+    planted = judged(columns, mended(columns, 0.05, 0), NUM_IMAGES)
+    same = judged(columns, columns, NUM_IMAGES)
+    improved, unchanged = planted["verdicts"]["map"], set(same["verdicts"].values())
+    seconds = round(planted["seconds"], 1)
+    return [
+        figure("seconds, two runs on the images, 12 metrics, 1,000 resamples", seconds, "<= 60", seconds <= 60),
+        figure("planted improvement of map", improved, "better", improved == "better"),
+        figure("identical predictions", ", ".join(sorted(unchanged)), "identical", unchanged == {"identical"}),
+    ]
+
+
+def pairs() -> list[dict[str, Any]]:
+    """Pairs of detectors of equal quality, of which chance alone makes one look better."""
     alarms = 0
-    for seed in range(asked.pairs):
+    for seed in range(NUM_PAIRS):
         # of 12 metrics: fewer than 240 permutations could call nothing different after Holm's correction
         verdicts = judged(*equal_quality(40, 1000 + seed), 40, num_resamples=400)["verdicts"].values()
         alarms += any(verdict not in (comparison.NO_EVIDENCE, comparison.NOT_TESTED) for verdict in verdicts)
-    limit = round((1 - LEVEL) * asked.pairs)
-    rows = [
-        (
-            "seconds, two runs on the images, 12 metrics, 1,000 resamples",
-            round(planted["seconds"], 1),
-            "<= 60",
-            planted["seconds"] <= 60,
-        ),
-        ("planted improvement of map", planted["verdicts"]["map"], "better", planted["verdicts"]["map"] == "better"),
-        (
-            "identical predictions",
-            same["verdicts"]["map"],
-            "identical",
-            set(same["verdicts"].values()) == {"identical"},
-        ),
-        (f"pairs of equal quality with any false alarm, of {asked.pairs}", alarms, f"<= {limit}", alarms <= limit),
+    limit = round((1 - LEVEL) * NUM_PAIRS)
+    return [
+        figure(f"pairs of equal quality with any false alarm, of {NUM_PAIRS}", alarms, f"<= {limit}", alarms <= limit)
     ]
-    content = {
-        "num_images": asked.images,
-        "figures": [dict(zip(("name", "measured", "target", "met"), row, strict=True)) for row in rows],
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "compare.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    lines = [
-        "# Comparing two branches",
-        "",
-        f"{asked.images:,} images, 80 classes; `python benchmarks/compare.py` writes this.",
-        "",
-    ]
-    lines += ["| figure | target | measured | met |", "|---|---:|---:|---|"]
-    lines += [f"| {name} | {target} | {measured} | {'yes' if met else 'no'} |" for name, measured, target, met in rows]
+
+
+def figure(name: str, measured: object, target: str, met: bool) -> dict[str, Any]:
+    """A measured value beside its target."""
+    return {"name": name, "measured": measured, "target": target, "met": met}
+
+
+def main() -> None:
+    """Measures the parts that were asked for, merges them into the results, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = {"large": large, "pairs": pairs}
+    for name in parts:
+        parser.add_argument(f"--{name}", action="store_true")
+    asked = parser.parse_args()
+    wanted = [name for name in parts if getattr(asked, name)] or list(parts)
+    path = RESULTS / "compare.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = {name: parts[name]() if name in wanted else content.get(name, []) for name in parts}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    lines = ["# Comparing two branches", "", "`python benchmarks/compare.py` measures and writes this.", ""]
+    lines += ["| part | figure | target | measured | met |", "|---|---|---:|---:|---|"]
+    for part, figures in content.items():
+        for one in figures:
+            cells = (part, one["name"], one["target"], str(one["measured"]), "yes" if one["met"] else "no")
+            lines.append(f"| {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"
-    (RESULTS / "compare.md").write_text(text, encoding="utf-8")
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
 
 
