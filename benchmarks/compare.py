@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 import workloads
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

@@ -29,8 +29,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from main_job import RESULTS, call, figure, machine, shown, watched
 from PIL import Image
+
+from main_job import RESULTS, call, figure, machine, shown, watched
 
 CORES = len(os.sched_getaffinity(0))
 CHUNK = 16

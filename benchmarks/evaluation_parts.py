@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import workloads
 
+import workloads
 from pipeline.metrics import bootstrap, detection, reference
 from pipeline.metrics.detection import DetectionColumns, ObjectColumns, Result, evaluate_detections, resampled
 

@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+
 from data import photograph
 from main_job import RESULTS, figure, machine, shown
-
 from pipeline.data.loader import Loader
 from pipeline.data.store import Split, Store, to_row, writing
 from pipeline.models import extractors, tasks
