@@ -148,7 +148,8 @@ def lightning_epoch(model: Any, batches: list[Any], training: Training) -> None:
         accelerator="cpu", devices=1, max_epochs=1, gradient_clip_val=training.clip_norm, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(Module(), train_dataloaders=batches)
+    # a list would be taken for a list of loaders
+    trainer.fit(Module(), train_dataloaders=torch.utils.data.DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
 
 
 def measure_training(folder: Path, num: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
