@@ -56,10 +56,6 @@ class SelfSupervised(nn.Module):
         self.register_buffer("embeddings", torch.zeros(memory, self.dimension))
         self.register_buffer("classes", torch.zeros(len(info.classes), memory))  # 1 where an image is of a class
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss of a task that needs no labels."""
-        raise NotImplementedError
-
     def embed(self, images: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D] float32 of length 1."""
         return F.normalize(self.network(images).float(), dim=1)

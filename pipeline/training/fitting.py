@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -147,7 +148,7 @@ def folds_of(labels: np.ndarray | None, num: int, folds: int, seed: int) -> np.n
 
 
 @dataclass
-class _Problem:
+class _Problem(ABC):
     """A model on its data.
 
     Attributes:
@@ -165,17 +166,21 @@ class _Problem:
     def __post_init__(self) -> None:
         self.module = module_of(self.model)
 
+    @abstractmethod
     def checked(self, split: FeatureSplit) -> FeatureSplit:
-        raise NotImplementedError
+        """The split, if it has what the model learns from."""
 
+    @abstractmethod
     def fit(self, options: dict[str, Any], split: FeatureSplit) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+        """The model's arrays."""
 
+    @abstractmethod
     def figures(self, arrays: dict[str, np.ndarray], split: FeatureSplit) -> Row:
-        raise NotImplementedError
+        """How well it does on a split."""
 
+    @abstractmethod
     def badness(self, row: Row, by: str) -> tuple[float, ...]:
-        raise NotImplementedError
+        """What the best of several options has least of."""
 
     def log(self, arrays: dict[str, np.ndarray], train: FeatureSplit, val: FeatureSplit) -> list[Row]:
         """One row with the figures of both splits."""

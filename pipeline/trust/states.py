@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 
-class State:
+class State(ABC):
     """Files by their path from the project on, with forward slashes.
 
     Attributes:
@@ -24,17 +25,17 @@ class State:
 
     prefix = ""
 
+    @abstractmethod
     def files(self, path: str) -> list[str]:
         """All files of a folder, or the file itself; none where there is neither."""
-        raise NotImplementedError
 
+    @abstractmethod
     def contents(self, files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """The bytes of files, one at a time."""
-        raise NotImplementedError
 
+    @abstractmethod
     def md5s(self, files: Iterable[str], count: Callable[[int], None]) -> dict[str, str]:
         """The md5 of each file that can be read; `count` is told the bytes."""
-        raise NotImplementedError
 
     def text(self, path: Path) -> str:
         """Of a file.

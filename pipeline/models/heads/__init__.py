@@ -61,14 +61,15 @@ def descend(
     batch_size: int,
     l1: float,
     l2: float,
+    power: float,
 ) -> dict[str, np.ndarray]:
-    """Linear scores whose mean loss + l1 * sum |w| + l2 * sum w^2 is minimised by stochastic gradient descent.
+    """Linear scores that minimise mean loss + l1 * sum |w| + l2 * sum w^2, by stochastic gradient descent.
 
-    The learning rate falls linearly to 0, so that the noise of the batches dies out. The L1 part is no gradient step
+    Features are standardised first. The learning rate falls linearly to 0, so that the noise of the batches dies out. The L1 part is no gradient step
     but a shrinking of each weight towards 0 (Duchi and Singer 2009, section 5.1), which makes weights exactly 0.
 
     Args:
-        features: [N, D], scaled.
+        features: [N, D].
         labels: [N] in 0..K-1.
         num_classes: K.
         seed: of the order of the samples.
@@ -77,12 +78,14 @@ def descend(
         epochs: passes over the samples.
         batch_size: samples of a step.
         l1, l2: strength of each penalty on the weights; the bias has none. Both together are the elastic net.
+        power: of the features, see `scaling`.
 
     Returns:
-        `weight` [K, D], `bias` [K], float32; a class without samples is never chosen.
+        `weight` [K, D], `bias` [K], float32, beside what `scaling` gives; a class without samples is never chosen.
     """
+    state = scaling(features, power)
     classes, places = np.unique(labels, return_inverse=True)
-    values = features.astype(np.float64)
+    values = features_scaled(state, features).astype(np.float64)
     weight, bias = np.zeros((len(classes), values.shape[1])), np.zeros(len(classes))
     rng = np.random.default_rng(seed)
     starts = range(0, len(values), batch_size)
@@ -98,6 +101,7 @@ def descend(
                 if l1:
                     weight = np.sign(weight) * np.maximum(np.abs(weight) - rate * l1, 0)
         result = {
+            **state,
             "weight": np.zeros((num_classes, values.shape[1]), np.float32),
             "bias": np.full(num_classes, -1e9, np.float32),
         }

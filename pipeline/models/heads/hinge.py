@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.heads import Count, Rate, Strength, descend, features_scaled, scaling
+from pipeline.models.heads import Count, Rate, Strength, descend, features_scaled
 
 PROBABILITIES = False
 
@@ -46,23 +46,9 @@ def fit(
     l2: Strength = 0.0,
     power: float = 1.0,
 ) -> dict[str, np.ndarray]:
-    """The weights of a linear classifier on standardised features.
-
-    Args:
-        features: [N, D].
-        labels: [N] in 0..K-1.
-        num_classes: K.
-        seed: of the order of the samples.
-        lr, epochs, batch_size, l1, l2: see `descend`.
-        power: of the features, see `scaling`.
-
-    Returns:
-        `weight` [K, D], `bias` [K], `power`, `mean` and `scale` [D]; a class without samples is never chosen.
-    """
-    state = scaling(features, power)
-    scaled = features_scaled(state, features)
-    options: Any = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "l1": l1, "l2": l2}
-    return {**state, **descend(scaled, labels, num_classes, seed, gradient, **options)}
+    """The weights and biases of a linear classifier; for what each option is see `descend`."""
+    options: Any = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "l1": l1, "l2": l2, "power": power}
+    return descend(features, labels, num_classes, seed, gradient, **options)
 
 
 def scores(state: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
