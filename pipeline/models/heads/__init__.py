@@ -65,8 +65,9 @@ def descend(
 ) -> dict[str, np.ndarray]:
     """Linear scores that minimise mean loss + l1 * sum |w| + l2 * sum w^2, by stochastic gradient descent.
 
-    Features are standardised first. The learning rate falls linearly to 0, so that the noise of the batches dies out. The L1 part is no gradient step
-    but a shrinking of each weight towards 0 (Duchi and Singer 2009, section 5.1), which makes weights exactly 0.
+    Features are standardised first. The learning rate falls linearly to 0, so that the noise of the batches dies out.
+    The L1 part is no gradient step but a shrinking of each weight towards 0 (Duchi and Singer 2009, section 5.1),
+    which makes weights exactly 0.
 
     Args:
         features: [N, D].
