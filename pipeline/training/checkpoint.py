@@ -24,6 +24,9 @@ from pipeline.errors import PipelineError
 from pipeline.paths import RESUME, write_json, written_whole
 from pipeline.structures import DatasetInfo
 
+PACKAGE = Path(__file__).parent.parent
+CODE = ("data", "models", "ops", "training")  # folders; those below them hold what goes by a name
+
 
 @dataclass
 class Checkpoint:
@@ -98,8 +101,8 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(model=model, model_params=model_params, info=info, arrays=from_bytes(content))
 
 
-def run_digest(settings: Mapping[str, Any], inputs: Path) -> str:
-    """A key of all that a training run depends on: settings, its input files, and the code in memory.
+def run_digest(settings: Mapping[str, Any], inputs: Path, *models: str) -> str:
+    """A key of all that a training run depends on: settings, its input files, and `code_of` its models.
 
     Input files count by name, size and modification time, so that large data need not be read.
     """
@@ -107,10 +110,16 @@ def run_digest(settings: Mapping[str, Any], inputs: Path) -> str:
     for path in sorted(inputs.rglob("*")):
         status = path.stat()
         digest.update(f"{path}:{status.st_size}:{status.st_mtime_ns}".encode())
-    for name, module in sorted(sys.modules.items()):
-        if name.split(".")[0] == "pipeline" and getattr(module, "__file__", None):
-            digest.update(Path(str(module.__file__)).read_bytes())
+    for file in code_of(*models):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def code_of(*models: str) -> list[Path]:
+    """The files whose code a training of these models can run, imported by now or not."""
+    shared = [file for folder in CODE for file in sorted((PACKAGE / folder).glob("*.py"))]
+    own = [PACKAGE / "models" / f"{model}.py" for model in models]
+    return [PACKAGE / "structures.py", *shared, *(file.with_name("__init__.py") for file in own), *own]
 
 
 class Snapshots:

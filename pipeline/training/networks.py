@@ -91,7 +91,8 @@ class _Course:
             "processes": self.num_processes,
             "torch": torch.__version__,
         }
-        self.digest = run_digest(settings, folder)
+        teachers = [self.start.model] if self.start else []
+        self.digest = run_digest(settings, folder, entry.model, *teachers)
 
     def fit(self, train: Split, val: Split | None, *, phase: str, epochs: int | None = None) -> tuple[Any, list[Row]]:
         """A trained model and the rows of its log; the same whatever was trained before it."""

@@ -62,16 +62,21 @@ class Trials:
         On all machines the key is the same: files count by name, size and what their info.json says, not by time.
         """
         content = {"run": self.entry.model_dump(), "defaults": self.defaults.model_dump(exclude={"device"}), **settings}
+        models = [self.entry.model]
         if self.entry.parent is not None:
             from pipeline.training import transfer
 
-            content["start"] = transfer.digest(transfer.parent(self.entry))
+            start = transfer.parent(self.entry)
+            assert start is not None
+            content["start"] = transfer.digest(start)
+            models.append(start.model)
         folder = paths.inputs(self.entry.images)
         if not on_all_machines:
-            return run_digest(content, folder)
+            return run_digest(content, folder, *models)
         files = sorted((str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*.*"))
         info = (folder / "info.json").read_text(encoding="utf-8") if (folder / "info.json").is_file() else ""
-        return run_digest({**content, "files": files, "info": info}, Path(os.devnull))  # in which there are no files
+        nothing = Path(os.devnull)  # in which there are no files
+        return run_digest({**content, "files": files, "info": info}, nothing, *models)
 
     def fit(self, entry: Run, watch: Callable[[Row], None], place: Path) -> None:
         """Trains a changed run from its beginning, or goes on where a kill ended it.

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.lint.imports import NO_INFLUENCE, closure
 from pipeline.structures import DatasetInfo
 from pipeline.training import checkpoint as checkpoints
 from pipeline.training.checkpoint import Checkpoint, Snapshots, run_digest
@@ -86,6 +87,26 @@ def test_digest_follows_settings_and_inputs_and_nothing_else(tmp_path):
     assert run_digest({"a": 1, "b": 3}, inputs) != first
     (inputs / "train.arrow").write_bytes(b"12345")
     assert run_digest({"a": 1, "b": 2}, inputs) != first
+
+
+def test_digest_follows_the_code_of_its_models_and_no_others(tmp_path):
+    resnet = run_digest({}, tmp_path, "classification/resnet")
+    assert run_digest({}, tmp_path, "classification/resnet") == resnet
+    assert run_digest({}, tmp_path, "classification/vgg") != resnet
+    assert run_digest({}, tmp_path, "classification/resnet", "classification/vgg") != resnet  # its teacher
+
+
+@pytest.mark.parametrize(
+    "model", ["classification/resnet", "detection/fcos", "generative/ddpm", "heads/softmax", "regression/linear"]
+)
+def test_the_code_of_a_model_is_all_that_trains_it(model):
+    """Held against what the modules import, inside functions too."""
+    root = checkpoints.PACKAGE.parent
+    known = {str(file.relative_to(root)) for file in checkpoints.code_of(model)}
+    verbs = ("networks", "fitting", "trial")
+    runs = closure(*(f"pipeline/training/{verb}.py" for verb in verbs), item={"model": model}) - set(NO_INFLUENCE)
+    assert len(runs) > 10
+    assert runs <= known
 
 
 @pytest.fixture
