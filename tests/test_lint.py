@@ -51,6 +51,11 @@ def test_code_that_a_stage_runs_and_does_not_depend_on(find: Find) -> None:
     assert found == ["dvc.yaml sample.deps: its code runs pipeline/stages/sample.py; fix: add it"]
 
 
+def test_code_that_a_stage_would_run_were_there_any_in_its_group(find: Find) -> None:
+    found = find(checks.imports, "dvc.yaml", "        - pipeline/training/trial.py\n", "")
+    assert found == ["dvc.yaml search.deps: its code runs pipeline/training/trial.py; fix: add it"]
+
+
 def test_a_model_that_is_found_by_name_has_to_be_a_dependency(find: Find) -> None:
     found = find(checks.imports, "dvc.yaml", "        - pipeline/models/${item.model}.py\n", "")
     assert "dvc.yaml train.deps: its code runs pipeline/models/heads/linear.py; fix: add it" in found

@@ -3,12 +3,16 @@ import inspect
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 from pipeline import params as schema
+from pipeline.lint import checks
+from pipeline.lint import graph as graphs
 from pipeline.params import check_options
 from pipeline.training import fitting
 
@@ -43,6 +47,15 @@ def test_options_of_a_recipe_are_those_of_its_sources_and_models(recipe):
             fitting.plan(model.fit, learner.model_params, where)
         else:
             check_options(model.build, learner.model_params, where)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_stages_of_a_recipe_depend_on_all_code_that_they_run(recipe, tmp_path, monkeypatch):
+    shutil.copy(recipe, tmp_path / "params.yaml")
+    shutil.copy(recipe.parent.parent / "dvc.yaml", tmp_path)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    assert list(checks.imports(graphs.read())) == []
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

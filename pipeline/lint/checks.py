@@ -29,6 +29,9 @@ KNOWN_OTHERWISE = {
     ("evaluate", "Generator.model"): "says the task, and its samples are of that model",
 }
 
+# Where the files lie that the entries of a mapping name, whose code a graph of all of them would run.
+PLUG_INS = {"datasets": "data/datasets", "visualisations": "visualise"}
+
 # What a stage's code could write, and why it does not.
 NEVER_WRITTEN = {"reports/generators/*/gallery.json": "samples have no truth beside which to show them"}
 
@@ -40,6 +43,11 @@ def imports(graph: Graph) -> Iterator[str]:
         have = dependencies(stage)
         code = graph.code(address) - set(NO_INFLUENCE)
         missing[graph.group_of(address).name] |= {file for file in code if not is_covered(file, have)}
+    for group in graph.groups.values():
+        if not any(graph.group_of(address) == group for address in graph.stages):  # its mapping is empty
+            code = graph.code_of(group.verb, item=None) - set(NO_INFLUENCE)
+            have = set(map(str, group.body.get("deps") or []))
+            missing[group.name] |= {file for file in code if not is_covered(file, have)}
     for name, files in missing.items():
         for file in sorted(files):
             yield f"{FILE} {name}.deps: its code runs {file}; fix: add it"
@@ -53,10 +61,9 @@ def unused_code(graph: Graph) -> Iterator[str]:
         group = graph.group_of(address)
         runs[group.name] |= graph.code(address)
         has[group.name] |= {dep for dep in dependencies(stage) if dep.startswith("pipeline/")}
-        if group.mapping == "datasets":  # a graph of other data sets needs more of the group's dependencies
-            runs[group.name] |= closure(
-                *(f"pipeline/data/datasets/{source}.py" for source in plug_ins("data/datasets")), item=None
-            )
+        if group.mapping in PLUG_INS:  # another params.yaml needs more of the group's dependencies
+            folder = PLUG_INS[group.mapping]
+            runs[group.name] |= closure(*(f"pipeline/{folder}/{name}.py" for name in plug_ins(folder)), item=None)
     for name, deps in has.items():
         for dep in sorted(deps):
             if not (PROJECT / dep).exists():

@@ -65,8 +65,12 @@ class Graph(NamedTuple):
 
     def code(self, address: str) -> set[str]:
         """The files of the package that a stage runs."""
-        verb = self.group_of(address).verb
-        return closure(f"pipeline/stages/{verb}.py", "pipeline/launch.py", item=self.item(address))
+        return self.code_of(self.group_of(address).verb, self.item(address))
+
+    @staticmethod
+    def code_of(verb: str, item: Any) -> set[str]:
+        """The files of the package that a command runs for an entry; without one, no plug-ins."""
+        return closure(f"pipeline/stages/{verb}.py", "pipeline/launch.py", item=item)
 
 
 def read() -> Graph:
