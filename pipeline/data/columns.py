@@ -257,7 +257,13 @@ class _Survey:
             raise ParamsError(f"{self.mapped.where}: val and test leave no row for train; fix: smaller shares")
         rows = [row for row in self.rows if row.split == "train"]
         ids = [row.identity for row in rows]
-        groups = [str(row.group) for row in rows] if "group" in self.mapped.columns else None
+        groups = None
+        if "group" in self.mapped.columns:
+            groups = [str(row.group) for row in rows if row.group is not None]
+            if len(groups) < len(rows):
+                raise ParamsError(
+                    f"{self.mapped.where}: {len(rows) - len(groups)} images have no group; fix: give each one"
+                )
         labels = [row.label for row in rows] if "label" in self.mapped.columns else None
         shares = {"train": 1 - sum(shares.values()), **shares}
         return dict(zip(ids, splits.assign(ids, shares=shares, seed=seed, labels=labels, groups=groups), strict=True))
@@ -331,8 +337,8 @@ def _record(
         if isinstance(target, bool) or not isinstance(target, int | float):
             raise _Wrong("bad target", f"target: not a number ({target!r})")
         record.target = float(target)
-    if "group" in mapped.columns:
-        record.group = str(mapped.value(row, "group"))
+    group = mapped.value(row, "group")
+    record.group = None if group is None else str(group)
     return record
 
 

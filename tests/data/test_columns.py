@@ -180,6 +180,14 @@ def test_missing_splits_are_dealt_by_class_and_group(tmp_path):
     assert len(set.union(*groups)) == 6
 
 
+def test_a_row_without_a_group_has_none(tmp_path):
+    rows = [{"i": IMAGES[n], "l": 0, "g": group} for n, group in enumerate((7, None, None))]
+    mapping = {"image": "i", "group": "g", "label": "l"}
+    assert stored(tmp_path, table(rows), mapping).split("train").column("group") == ["7", None, None]
+    with pytest.raises(ParamsError, match=r"options: 2 images have no group; fix: give each one"):
+        stored(tmp_path, table(rows), mapping, val=1 / 3)
+
+
 def test_splits_that_are_there_are_kept(tmp_path):
     train, test = (table([{"i": IMAGES[n], "l": 0}], name=name, split=name) for n, name in enumerate(("train", "test")))
     both = Table(train.parts + test.parts, {}, train.columns)
