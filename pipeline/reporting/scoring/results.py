@@ -205,7 +205,8 @@ def read_voc(folder: Path, *, positions: Mapping[Any, int], classes: Mapping[str
     """
     found = Found()
     for path in _text_files(folder):
-        name = next((name for name in classes if path.stem == name or path.stem.endswith(f"_{name}")), None)
+        fitting = [name for name in classes if path.stem == name or path.stem.endswith(f"_{name}")]
+        name = max(fitting, key=len, default=None)  # of `bus` and `school_bus` the whole of what stands there
         if name is None:
             raise PipelineError(f"{path.name}: named after no class; {did_you_mean(path.stem, classes)}")
         for place, fields in _rows(path):

@@ -254,6 +254,17 @@ def test_formats_agree(files):
     assert figures(written(files, "by_voc")) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("prefix", ["", "comp4_det_test_"])
+def test_a_voc_list_is_of_the_longest_class_that_its_name_ends_in(tmp_path, prefix):
+    from pipeline.reporting.scoring.results import read_voc
+
+    for name in ("bus", "school_bus"):
+        (tmp_path / f"{prefix}{name}.txt").write_text("a 0.5 1 2 3 4\n")
+    for classes in ({"bus": 0, "school_bus": 1}, {"school_bus": 1, "bus": 0}):
+        found = read_voc(tmp_path, positions={"a": 0}, classes=classes, one_based=False)
+        assert found.labels == [0, 1]
+
+
 def test_nothing_found_is_ap_0_and_no_truth_is_undefined(files, capsys):
     (files / "results.json").write_text("[]")
     assert score(files) == 0
