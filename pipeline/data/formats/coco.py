@@ -27,7 +27,7 @@ from pipeline.data.formats import (
 from pipeline.data.formats.json_file import decode, explain, top_level
 from pipeline.data.records import Encoded, RawObject, Record
 from pipeline.data.store import decode_ids, encode_ids
-from pipeline.errors import PipelineError, did_you_mean
+from pipeline.errors import ParamsError, PipelineError, did_you_mean
 
 Id = int | str
 Index = dict[Id, list[int]]
@@ -170,23 +170,54 @@ class File:
 
 
 def layout(root: Path) -> dict[str, Places]:
-    """Where COCO's own files, this package's exports and Roboflow's keep the splits; empty where nothing is found."""
+    """Where COCO's own files, this package's exports and Roboflow's keep the splits; empty where nothing is found.
+
+    Raises:
+        ParamsError: as `only_one`.
+    """
     found: dict[str, Places] = {}
-    folder = "annotations"
-    files = {"keypoints": "person_keypoints", "captions": "captions", "panoptic": "panoptic"}
+    beside = {"keypoints": "person_keypoints", "captions": "captions", "panoptic": "panoptic"}
     for split, spellings in SPELLINGS.items():
-        for spelling in spellings:
-            if (root / spelling / "_annotations.coco.json").is_file():
-                found[split] = {"annotations": f"{spelling}/_annotations.coco.json", "images": spelling}
-            tags = [path.stem.removeprefix("instances_") for path in root.glob(f"{folder}/instances_{spelling}*.json")]
-            images = first_folder(root, *tags, *(f"images/{tag}" for tag in tags))
-            if len(tags) == 1 and images is not None:
-                found[split] = {"annotations": f"{folder}/instances_{tags[0]}.json", "images": images}
-                names = {role: f"{folder}/{name}_{tags[0]}.json" for role, name in files.items()}
-                found[split] |= {role: name for role, name in names.items() if (root / name).is_file()}
-                if "panoptic" in found[split]:
-                    found[split]["maps"] = f"{folder}/panoptic_{tags[0]}"
+        exports = [name for name in spellings if (root / name / "_annotations.coco.json").is_file()]
+        candidates = {f"{name}/_annotations.coco.json": (name,) for name in exports} | candidates_of(
+            root, split, "instances"
+        )
+        chosen = only_one(root, split, candidates)
+        if chosen is None:
+            continue
+        found[split] = chosen
+        tag = Path(chosen["annotations"]).stem.removeprefix("instances_")
+        names = {role: f"annotations/{name}_{tag}.json" for role, name in beside.items()}
+        found[split] |= {role: name for role, name in names.items() if (root / name).is_file()}
+        if "panoptic" in found[split]:
+            found[split]["maps"] = f"annotations/panoptic_{tag}"
     return found
+
+
+def candidates_of(root: Path, split: str, kind: str) -> dict[str, tuple[str, ...]]:
+    """The JSON files of a kind that may be a split's, each with the folders where its images may be."""
+    tags = {
+        path.stem.removeprefix(f"{kind}_")
+        for spelling in SPELLINGS[split]
+        for path in root.glob(f"annotations/{kind}_{spelling}*.json")
+    }
+    return {f"annotations/{kind}_{tag}.json": (tag, f"images/{tag}") for tag in sorted(tags)}
+
+
+def only_one(root: Path, split: str, candidates: Mapping[str, Sequence[str]]) -> Places | None:
+    """The one JSON of a split and the folder of its images; None where there is no JSON.
+
+    Raises:
+        ParamsError: several JSON files may be meant, or none of the folders is there.
+    """
+    if len(candidates) > 1:
+        raise ParamsError(f"{' and '.join(candidates)}: each may be meant by {split}; fix: write `splits`")
+    for place, folders in candidates.items():
+        images = first_folder(root, *folders)
+        if images is None:
+            raise ParamsError(f"{place}: no folder {' or '.join(folders)} of its images; fix: write `splits`")
+        return {"annotations": place, "images": images}
+    return None
 
 
 def read(

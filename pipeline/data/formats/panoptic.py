@@ -8,24 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.data.formats import SPELLINGS, Places, Source, coco, first_folder
+from pipeline.data.formats import SPELLINGS, Places, Source, coco
 
 
 def layout(root: Path) -> dict[str, Places]:
-    """Where COCO keeps the splits; empty where nothing is found."""
-    found: dict[str, Places] = {}
-    for split, spellings in SPELLINGS.items():
-        tags = sorted(
-            {
-                path.stem.removeprefix("panoptic_")
-                for spelling in spellings
-                for path in root.glob(f"annotations/panoptic_{spelling}*.json")
-            }
-        )
-        images = first_folder(root, *tags, *(f"images/{tag}" for tag in tags))
-        if len(tags) == 1 and images is not None:
-            found[split] = {"annotations": f"annotations/panoptic_{tags[0]}.json", "images": images}
-    return found
+    """Where COCO keeps the splits; empty where nothing is found.
+
+    Raises:
+        ParamsError: as `coco.only_one`.
+    """
+    found = {split: coco.only_one(root, split, coco.candidates_of(root, split, "panoptic")) for split in SPELLINGS}
+    return {split: places for split, places in found.items() if places is not None}
 
 
 def read(

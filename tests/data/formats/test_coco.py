@@ -4,10 +4,10 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from pipeline.data.formats import coco
+from pipeline.data.formats import coco, panoptic
 from pipeline.data.records import RawObject
 from pipeline.data.store import decode_ids, encode_ids
-from pipeline.errors import PipelineError
+from pipeline.errors import ParamsError, PipelineError
 
 TRUTH = {
     "images": [
@@ -270,3 +270,35 @@ def test_a_faulty_panoptic_annotation_is_named(read, parted, values, what):
     truth["annotations"] = [truth["annotations"][1], truth["annotations"][0] | values]
     _, faults = parted(read(panoptic=truth))
     assert f"panoptic.json#annotations[1] {what}" in {fault.partition(";")[0].partition(" ('")[0] for fault in faults}
+
+
+@pytest.mark.parametrize(("reader", "kind"), [(coco, "instances"), (panoptic, "panoptic")])
+def test_a_split_whose_files_are_not_found_for_sure_is_told(tmp_path, reader, kind):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images/val2017").mkdir(parents=True)
+    for tag in ("train2014", "train2017", "val2017"):
+        (tmp_path / f"annotations/{kind}_{tag}.json").touch()
+    two = f"annotations/{kind}_train2014.json and annotations/{kind}_train2017.json"
+    with pytest.raises(ParamsError, match=f"^{two}: each may be meant by train; fix: write `splits`$"):
+        reader.layout(tmp_path)
+    (tmp_path / f"annotations/{kind}_train2014.json").unlink()
+    with pytest.raises(
+        ParamsError,
+        match=f"^annotations/{kind}_train2017.json: no folder train2017 or images/train2017 of its images; fix",
+    ):
+        reader.layout(tmp_path)
+    (tmp_path / "train2017").mkdir()
+    assert reader.layout(tmp_path) == {
+        "train": {"annotations": f"annotations/{kind}_train2017.json", "images": "train2017"},
+        "val": {"annotations": f"annotations/{kind}_val2017.json", "images": "images/val2017"},
+    }
+
+
+def test_two_exports_of_one_split_are_told(tmp_path):
+    for spelling in ("val", "valid"):
+        (tmp_path / spelling).mkdir()
+        (tmp_path / spelling / "_annotations.coco.json").touch()
+    with pytest.raises(ParamsError, match=r"^val/_annotations.coco.json and valid/_annotations.coco.json: each"):
+        coco.layout(tmp_path)
+    (tmp_path / "val/_annotations.coco.json").unlink()
+    assert coco.layout(tmp_path) == {"val": {"annotations": "valid/_annotations.coco.json", "images": "valid"}}
