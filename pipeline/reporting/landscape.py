@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from pipeline.params import Choices, Range, Search
+from pipeline.reporting import plots
 from pipeline.reporting.plots import BLUE, GREY, INK, ORANGE, QUIET, _figure
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _scale(axes: Axes, entry: Search, key: str, which: str) -> None:
         getattr(axes, f"set_{which}scale")("log")
         side.set_minor_formatter(NullFormatter())
     elif isinstance(tried, Choices):
-        side.set_ticks(range(len(tried.choices)), [_short(choice) for choice in tried.choices])
+        side.set_ticks(range(len(tried.choices)), plots.plain([_short(choice) for choice in tried.choices]))
 
 
 def _short(choice: Any) -> str:

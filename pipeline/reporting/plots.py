@@ -76,8 +76,8 @@ def confusion_matrix(
         else:
             unit = "shade: share of the true class"
             axes.tick_params(labelsize=7)
-        axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xticks(range(len(columns)), plain(columns), rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(classes)), plain(classes))
         axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(classes) + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="white", linewidth=1.5)
@@ -139,10 +139,11 @@ def precision_recall(path: Path, curves: np.ndarray, classes: Sequence[str], ave
     levels = np.linspace(0, 1, curves.shape[1])
     known = [index for index in range(len(classes)) if average_precision[index] is not None]
     known.sort(key=lambda index: -average_precision[index])
+    names = plain(classes)
     with _axes(path, (7.2, 4.6)) as axes:
         colours = matplotlib.colormaps["turbo"](np.linspace(0.06, 0.94, max(len(known), 1)))
         for colour, index in zip(colours, known, strict=False):
-            label = f"{classes[index]}  {average_precision[index]:.2f}" if len(known) <= 24 else None
+            label = f"{names[index]}  {average_precision[index]:.2f}" if len(known) <= 24 else None
             axes.plot(levels, curves[index], color=colour, linewidth=1.1, alpha=0.8, label=label)
         if known:
             mean = float(np.mean([average_precision[index] for index in known]))
@@ -178,7 +179,7 @@ def bars(path: Path, values: Sequence, names: Sequence[str], *, label: str, colo
             mean = float(np.mean(defined))
             axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
             axes.text(mean, -0.72, f"mean {mean:.2f}", ha="center", va="bottom", fontsize=9, fontweight="bold")
-        axes.set_yticks(places, [names[i] for i in order])
+        axes.set_yticks(places, plain([names[i] for i in order]))
         axes.set(xlim=(0, 1.08), ylim=(len(names) - 0.4, -0.6), xlabel=label)
         axes.set_xticks(np.linspace(0, 1, 6))
         axes.tick_params(axis="y", labelcolor=INK)
@@ -324,14 +325,19 @@ def shaded_table(path: Path, values: np.ndarray, rows: Sequence[str], columns: S
             if np.isfinite(value):
                 colour = "white" if value > 0.55 else INK
                 axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8.5, color=colour)
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xticks(range(len(columns)), plain(columns))
+        axes.set_yticks(range(len(rows)), plain(rows))
         axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="white", linewidth=1.5)
         axes.tick_params(which="minor", length=0)
         axes.spines[:].set_visible(False)
         axes.set_xlabel(label)
+
+
+def plain(names: Sequence[str]) -> list[str]:
+    """Names that are drawn as they are, for matplotlib reads what stands between two dollars as a formula."""
+    return [name.replace("$", r"\$") for name in names]
 
 
 @contextmanager

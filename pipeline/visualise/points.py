@@ -28,7 +28,8 @@ def scatter(path: Path, positions: np.ndarray, labels: np.ndarray | None, info: 
     groups = np.zeros(len(positions), int) if labels is None else labels
     for label in np.unique(groups):
         at = positions[groups == label]
-        name = None if labels is None else info.classes[label].replace("_", " ")
+        # escaped, for matplotlib reads what stands between two dollars as a formula
+        name = None if labels is None else info.classes[label].replace("_", " ").replace("$", r"\$")
         axes.scatter(at[:, 0], at[:, 1], s=26, color=plt.get_cmap("tab20")(int(label) % 20), label=name, linewidths=0)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

@@ -68,6 +68,28 @@ def test_a_longer_bar_shows_a_larger_value(tmp_path):
     assert blue_pixels(0.8) == pytest.approx(2 * blue_pixels(0.4), rel=0.02)
 
 
+ODD = ["a $x_{$", "$b$", "c"]
+NAMED = {
+    "confusion": lambda path, names: plots.confusion_matrix(path, np.eye(3, dtype=int), names),
+    "columns": lambda path, names: plots.confusion_matrix(path, np.eye(3, dtype=int), list("abc"), columns=names),
+    "precision_recall": lambda path, names: plots.precision_recall(path, CURVES[:3], names, [0.5, 0.2, 0.9]),
+    "bars": lambda path, names: plots.bars(path, [0.1, None, 1.0], names, label="IoU"),
+    "shaded_table": lambda path, names: plots.shaded_table(path, np.eye(3), names, names, label="top1"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_is_drawn_as_it_is_and_never_read_as_a_formula(tmp_path, monkeypatch, name):
+    import matplotlib
+
+    NAMED[name](tmp_path / "a.png", ODD)
+    monkeypatch.setitem(plots.STYLE, "text.parse_math", False)
+    monkeypatch.setattr(plots, "plain", list)
+    assert matplotlib.rcParams["text.parse_math"]
+    NAMED[name](tmp_path / "b.png", ODD)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 def test_undefined_values_are_drawn_as_such(tmp_path):
     plots.precision_recall(tmp_path / "pr.png", np.full((2, 101), np.nan), ["a", "b"], [None, None])
     plots.bars(tmp_path / "bars.png", [None, None], ["a", "b"], label="AP")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.params import Search
+from pipeline.params import Choices, Search
 from pipeline.reporting import contents, landscape, page, summary
 from pipeline.training.search import Trial
 
@@ -50,6 +50,14 @@ def test_pictures_are_small_and_the_same_bytes_each_time(tmp_path: Path) -> None
     assert drawn[0] == drawn[1]
     assert sorted(drawn[0]) == ["history.png", "landscape.png", "slices.png"]
     assert all(len(content) < 200_000 for content in drawn[0].values())
+
+
+def test_a_choice_is_drawn_as_it_is_and_never_read_as_a_formula(tmp_path: Path) -> None:
+    key = "model_params.kind"
+    one = ENTRY.model_copy(update={"space": {key: Choices(choices=["a $x_{$", "b"])}})
+    trials = [Trial(t.number, t.state, t.value, t.epochs, {key: "a $x_{$"}) for t in TRIALS]
+    landscape.draw(tmp_path, one, trials, trials[1])
+    assert (tmp_path / "slices.png").is_file()
 
 
 def test_a_search_over_one_option_has_no_landscape(tmp_path: Path) -> None:

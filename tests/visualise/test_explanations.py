@@ -164,3 +164,9 @@ def test_scatter_gives_the_same_bytes_without_metadata(tmp_path, labels):
     content = (tmp_path / "a.png").read_bytes()
     assert content == (tmp_path / "b.png").read_bytes()
     assert b"Software" not in content
+
+
+def test_a_class_is_named_as_it_is_and_never_read_as_a_formula(tmp_path):
+    info = DatasetInfo("toy", ["classification"], ["a $x_{$"], channels=3, licence="", attribution="", source="")
+    points.scatter(tmp_path / "a.png", np.zeros((1, 2)), np.array([0]), info)
+    assert (tmp_path / "a.png").is_file()
