@@ -658,7 +658,7 @@ class _Checker:
                 self.faults.append(_Fault((*at, "training", key), message))
             entry["training"] = None
         elif isinstance(entry.get("training"), dict):
-            entry["training"] = self._section(Training, _merge(shared, entry["training"]), (*at, "training"))
+            entry["training"] = self._section(Training, merge(shared, entry["training"]), (*at, "training"))
         if schema is Run and isinstance(entry.get("evaluation"), dict):
             evaluation = EVALUATIONS.get(task_of(model))
             entry["evaluation"] = evaluation and self._section(evaluation, entry["evaluation"], (*at, "evaluation"))
@@ -713,12 +713,12 @@ def _table(file: str, table: str) -> list[tuple[str, ast.expr]] | None:
     return None
 
 
-def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` over `shared`; sections inside merge likewise."""
+def merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `shared`, such as a run's `training` over that of `defaults`; sections inside merge likewise."""
     merged = dict(shared)
     for key, value in own.items():
         inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
     return merged
 
 

@@ -14,6 +14,7 @@ from pipeline import paths
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
 from pipeline.metrics import bootstrap, comparison
 from pipeline.metrics.comparison import Difference
+from pipeline.params import is_fitted, merge
 from pipeline.reporting import judging
 from pipeline.reporting.compare.revisions import Revision
 from pipeline.reporting.judging import Change, changes
@@ -30,6 +31,8 @@ STAGES_OF = {
 }
 SHARED = ("device", "precision", "threads", "seed")
 """What a run reads of `defaults` beside `training`."""
+AFTER_TRAINING = ("prediction", "evaluation")
+"""Sections of a run that do not reach those who begin with its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -245,13 +248,20 @@ def _params_read(arm: Arm) -> dict[str, Any]:
     params = arm.revision.params
     defaults = params.get("defaults") or {}
     found = {f"defaults.{key}": defaults.get(key) for key in SHARED}
-    entry = dict(arm.entry)
-    if not str(entry.get("model")).startswith("heads/"):
-        entry["training"] = {**(defaults.get("training") or {}), **(entry.get("training") or {})}
-    found.update(_flat(entry, ""))
+    found.update(_flat(_trained(arm.entry, defaults), ""))
     for mapping, name in _upstream(arm):
-        found.update(_flat((params.get(mapping) or {}).get(name), f"{mapping}.{name}."))
+        entry = (params.get(mapping) or {}).get(name)
+        if mapping == "runs" and isinstance(entry, dict):
+            entry = _trained({key: value for key, value in entry.items() if key not in AFTER_TRAINING}, defaults)
+        found.update(_flat(entry, f"{mapping}.{name}."))
     return found
+
+
+def _trained(entry: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry with what it takes of `defaults.training`."""
+    if is_fitted(str(entry.get("model"))):
+        return dict(entry)
+    return {**entry, "training": merge(defaults.get("training") or {}, entry.get("training") or {})}
 
 
 def _upstream(arm: Arm) -> list[tuple[str, str]]:
@@ -283,10 +293,10 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _stages(arm: Arm, *, own: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The locked stages of a run, or of what stands before it, by what they do."""
+    """The locked stages of a run, or of what stands before it, by what they do; of a run before it the training."""
     entries = [(arm.mapping, arm.name)] if own else _upstream(arm)
     for mapping, name in entries:
-        for verb in STAGES_OF[mapping]:
+        for verb in STAGES_OF[mapping] if own else STAGES_OF[mapping][:1]:
             stage = arm.revision.stages.get(f"{verb}@{name}")
             if isinstance(stage, dict):
                 yield (verb if own else f"{verb}@{name}"), stage

@@ -12,7 +12,18 @@ import pytest
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.params import Gate
 from pipeline.reporting import history
-from pipeline.reporting.compare import Change, Comparison, command, compare, compare_runs, gates, markdown, page, words
+from pipeline.reporting.compare import (
+    Change,
+    Comparison,
+    RunComparison,
+    command,
+    compare,
+    compare_runs,
+    gates,
+    markdown,
+    page,
+    words,
+)
 from pipeline.reporting.compare.revisions import WORKSPACE, resolve
 from tests.reporting.compare.repository import Repository, scores
 
@@ -80,6 +91,50 @@ def test_a_change_of_shared_training_reaches_runs_that_do_not_say_otherwise(repo
     repository.commit("head")
     found = {run.title: run.params for run in compare(resolve("HEAD~1"), resolve("HEAD")).runs}
     assert found == {"own": [], "shared": [Change("training.lr", 0.001, 0.01)]}
+
+
+def test_shared_training_is_no_matter_to_what_is_fitted_and_merges_section_by_section(repository: Repository) -> None:
+    repository.params["defaults"]["training"]["online"] = {"flip": 0.5, "crop": 0.1}
+    for name in ("fitted", "partly", "wholly"):
+        repository.run(name, scores(1, 0.7))
+    runs = repository.params["runs"]
+    runs["fitted"] |= {"model": "regression/ridge", "training": {}}
+    runs["partly"]["training"] = {"online": {"flip": 0.0}}
+    runs["wholly"]["training"] = {"lr": 0.5, "online": {"flip": 0.0, "crop": 0.0}}
+    repository.commit("base")
+    repository.params["defaults"]["training"] = {"lr": 0.001, "online": {"flip": 0.2, "crop": 0.3}}
+    repository.commit("head")
+    found = {name: _compared(name).params for name in runs}
+    assert found == {"fitted": [], "partly": [Change("training.online.crop", 0.1, 0.3)], "wholly": []}
+
+
+def test_of_a_checkpoint_only_the_training_counts_with_what_is_shared(repository: Repository) -> None:
+    for name in ("parent", "child"):
+        repository.run(name, scores(1, 0.7))
+    runs = repository.params["runs"]
+    runs["child"] |= {"inputs": "checkpoints/parent", "training": {"lr": 0.5}}
+    for verb, code in (("predict", "pipeline/stages/predict.py"), ("evaluate", "pipeline/stages/evaluate.py")):
+        outs = [{"path": f"data/{verb}", "md5": "1"}]
+        repository.stages[f"{verb}@parent"] = {"deps": [{"path": code, "md5": "1"}], "outs": outs}
+    repository.commit("base")
+    runs["parent"]["evaluation"] = {"top_k": 3}
+    runs["parent"]["prediction"] = {"batch_size": 7}
+    for verb in ("predict", "evaluate"):
+        stage = repository.stages[f"{verb}@parent"]
+        stage["deps"][0]["md5"] = stage["outs"][0]["md5"] = "2"
+    repository.commit("head")
+    child = _compared("child")
+    assert (child.params, child.code, child.data) == ([], [], [])
+    repository.params["defaults"]["training"]["lr"] = 0.01
+    repository.stages["train@parent"]["deps"][0]["md5"] = "2"
+    repository.commit("another head")
+    child = _compared("child")
+    assert child.params == [Change("runs.parent.training.lr", 0.001, 0.01)]
+    assert child.code == ["pipeline/training/loop.py"]
+
+
+def _compared(name: str) -> RunComparison:
+    return next(run for run in compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=200).runs if run.title == name)
 
 
 def test_two_runs_of_one_commit(repository: Repository) -> None:
