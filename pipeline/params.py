@@ -306,6 +306,11 @@ class Run(Section):
         """The place of its images: the inputs, or the raw store of its dataset where the inputs are a checkpoint."""
         return self.inputs if self.parent is None else f"raw/{self.dataset}"
 
+    @property
+    def judged_on(self) -> Split:
+        """The split that it predicts."""
+        return self.prediction.split
+
 
 class Sampling(Section):
     """How many images a generator draws; `options` are its own."""
@@ -342,6 +347,11 @@ class Generator(Section):
     def images(self) -> str:
         """The place of its images."""
         return self.inputs
+
+    @property
+    def judged_on(self) -> Split:
+        """The split that its samples are held against."""
+        return self.evaluation.reference
 
 
 class Visualisation(Section):
@@ -926,7 +936,7 @@ def _contrast_faults(params: Params) -> Iterator[_Fault]:
             pairs = {
                 "task": (idea.task, foil.task),
                 "dataset": (idea.dataset, foil.dataset),
-                "split": (_judged_on(idea), _judged_on(foil)),
+                "split": (idea.judged_on, foil.judged_on),
             }
             unequal = [what for what, (ours, theirs) in pairs.items() if ours != theirs]
             if entry.foil == entry.idea:
@@ -947,10 +957,6 @@ def _contrast_faults(params: Params) -> Iterator[_Fault]:
                 f"no metric of {idea.task} to judge this by ({entry.metric!r}); {did_you_mean(entry.metric, metrics)}"
             )
             yield _Fault((*at, "metric"), message)
-
-
-def _judged_on(learner: Run | Generator) -> str:
-    return learner.prediction.split if isinstance(learner, Run) else learner.evaluation.reference
 
 
 def _directed_metrics(learner: Run | Generator) -> list[str]:

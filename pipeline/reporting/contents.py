@@ -108,6 +108,12 @@ class Trained:
         """The kind of work it does."""
         return kind(kind_of(self.model))
 
+    @property
+    def told_split(self) -> str:
+        """The split that a run was judged on where that is not the test split, which goes without saying."""
+        is_plain = self.kind.task == "generative" or self.entry.judged_on == "test"
+        return "" if is_plain else self.entry.judged_on
+
 
 @dataclass(frozen=True)
 class DataReport:
@@ -208,6 +214,11 @@ class Contents:
     robustness: list[RobustnessReport] = field(default_factory=list)
     searches: list[SearchReport] = field(default_factory=list)
     strays: list[Path] = field(default_factory=list)
+
+    @property
+    def is_all_of_test(self) -> bool:
+        """Whether every run was judged on the test split."""
+        return not any(one.told_split for members in self.kinds.values() for one in members)
 
 
 def read_contents(params: Params) -> Contents:
@@ -425,7 +436,7 @@ def _read_visualisation(name: str, inputs: str) -> Visualisation:
 
 
 def _duels(heads: list[Trained], params: Params) -> list[Duel]:
-    """Every head on features beside the same head, with the same parameters, on pixels."""
+    """Every head on features beside the same head, with the same parameters and judged on the same split, on pixels."""
 
     def on_pixels(one: Trained) -> bool:
         features = params.features.get(one.inputs.removeprefix("features/"))
@@ -437,6 +448,7 @@ def _duels(heads: list[Trained], params: Params) -> list[Duel]:
         for foil in heads
         if not on_pixels(one)
         and on_pixels(foil)
+        and one.entry.judged_on == foil.entry.judged_on
         and (one.model, one.dataset, one.entry.model_params) == (foil.model, foil.dataset, foil.entry.model_params)
     ]
 

@@ -6,7 +6,7 @@ but chance, one is expected to come out as shown or as not shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.reporting.contents import Contents, Trained
 
 NOTE = (
-    "Each claim is judged on the test images by itself: the difference of idea and foil with its "
+    "Each claim is judged on {images} by itself: the difference of idea and foil with its "
     f"{bootstrap.LEVEL:.0%} interval (paired bootstrap over the images), and by a paired permutation test at "
     f"{1 - bootstrap.LEVEL:.2g}: it shows, it does not show (the foil is better), or there is no evidence either way. "
     "One training of each stands behind it: what another seed would change is not in the interval."
@@ -46,6 +46,7 @@ class Contrast:
 
     Attributes:
         task: of both.
+        split: whose images both are judged on.
         idea: name of the run or generator.
         foil: likewise, or one of TRIVIAL_FOILS.
         difference: idea (head) less foil (base).
@@ -56,6 +57,7 @@ class Contrast:
     name: str
     claim: str
     task: str
+    split: str
     idea: str
     foil: str
     difference: Difference
@@ -66,6 +68,12 @@ class Contrast:
     def score(self) -> Score:
         """What it is judged by."""
         return score(self.task, self.difference.metric)
+
+    @property
+    def judged_by(self) -> str:
+        """Its metric, and the split where that is not the test split."""
+        told = "" if self.split == "test" else f"on {self.split}"
+        return f"{self.score.label} {self.score.arrow} {told}".strip()
 
     @property
     def is_of_runs(self) -> bool:
@@ -135,8 +143,16 @@ def read_contrasts(
             (difference,) = judging.differences(base, head, task, [entry.metric], num_resamples=num_resamples)
         verdict = VERDICTS.get(difference.verdict, difference.verdict)
         chart = _chart(entry.metric, {"idea": idea, "foil": foil} if foil else {"idea": idea})
-        found.append(Contrast(name, entry.claim, task, entry.idea, entry.foil, difference, verdict, chart))
+        found.append(
+            Contrast(name, entry.claim, task, idea.entry.judged_on, entry.idea, entry.foil, difference, verdict, chart)
+        )
     return found
+
+
+def note(contrasts: Sequence[Contrast]) -> str:
+    """What stands above the table of these."""
+    of_test = all(one.split == "test" for one in contrasts)
+    return NOTE.format(images="the test images" if of_test else "the test images, or those named with its score,")
 
 
 def _side(one: Trained) -> _Side:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.params import is_fitted
 from pipeline.reporting.contents import Contents, DataReport, Trained
-from pipeline.reporting.contrasts import NOTE, Contrast
+from pipeline.reporting.contrasts import Contrast, note
 from pipeline.reporting.curves import Series, line_chart, quantities
 from pipeline.reporting.scores import Kind, printed, score
 
@@ -63,7 +63,7 @@ def environment() -> Environment:
     )
     made.filters["printed"] = printed
     made.globals.update(
-        NOTE=NOTE,
+        note=note,
         VERDICT_CLASSES=VERDICT_CLASSES,
         bar=bar,
         best=best,
@@ -105,11 +105,12 @@ def _percent(fraction: float) -> str:
 
 
 def best(members: list[Trained], kind: Kind) -> set[str]:
-    """The names of the best run of each dataset that has at least two runs of this kind."""
+    """The names of the best run on each split of a dataset that at least two runs of this kind are judged on."""
     higher_is_better = score(kind.task, kind.main).higher_is_better
     winners = set()
-    for dataset in {one.dataset for one in members}:
-        values = {one.name: one.scores.get(kind.main) for one in members if one.dataset == dataset}
+    for images in {(one.dataset, one.entry.judged_on) for one in members}:
+        alike = [one for one in members if (one.dataset, one.entry.judged_on) == images]
+        values = {one.name: one.scores.get(kind.main) for one in alike}
         defined = {name: value for name, value in values.items() if value is not None}
         if len(defined) > 1 and higher_is_better is not None:
             top = max(defined.values()) if higher_is_better else min(defined.values())

@@ -9,34 +9,37 @@ from urllib.parse import quote
 
 from pipeline import paths
 from pipeline.reporting.contents import Contents, Picture, Trained
-from pipeline.reporting.contrasts import NOTE, Contrast
+from pipeline.reporting.contrasts import Contrast, note
 from pipeline.reporting.scores import printed, score
 
 
 def render(contents: Contents, contrasts: Sequence[Contrast] = ()) -> str:
     """The Markdown of the summary; the same string for the same contents and contrasts."""
+    otherwise = "" if contents.is_all_of_test else ", where a table names no other"
     lines = [
         "# Summary",
         "",
-        "Scores on the test split. ↑ higher is better, ↓ lower is better, n/a undefined.",
+        f"Scores on the test split{otherwise}. ↑ higher is better, ↓ lower is better, n/a undefined.",
         "`python -m pipeline report` writes this file and the page `index.html` from `reports/`.",
     ]
     for members in contents.kinds.values():
         kind = members[0].kind
         names = [name for name in (kind.main, *kind.others) if name]
+        has_split = any(one.told_split for one in members)
         lines += ["", f"## {kind.title}", ""]
         lines += table(
             [
                 "run",
                 "model",
                 "inputs",
+                *(["split"] if has_split else []),
                 *(f"{score(kind.task, name).label} {score(kind.task, name).arrow}".strip() for name in names),
             ],
-            [_row(one, names) for one in members],
-            num_text=3,
+            [_row(one, names, has_split) for one in members],
+            num_text=4 if has_split else 3,
         )
     if contrasts:
-        lines += ["", "## Ideas and their foils", "", NOTE, ""]
+        lines += ["", "## Ideas and their foils", "", note(contrasts), ""]
         columns = [
             "claim",
             "verdict",
@@ -114,9 +117,10 @@ def render(contents: Contents, contrasts: Sequence[Contrast] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(one: Trained, names: list[str]) -> list[str]:
+def _row(one: Trained, names: list[str], has_split: bool) -> list[str]:
     scores = [printed(one.scores.get(name)) for name in names]
-    return [text(one.name), text(one.model), text(one.inputs), *(f"**{one}**" for one in scores[:1]), *scores[1:]]
+    about = [one.name, one.model, one.inputs, *([one.entry.judged_on] if has_split else [])]
+    return [*map(text, about), *(f"**{one}**" for one in scores[:1]), *scores[1:]]
 
 
 def _contrast(one: Contrast) -> list[str]:
@@ -127,7 +131,7 @@ def _contrast(one: Contrast) -> list[str]:
         text(one.idea),
         text(one.foil),
         f"![{text(f'{one.idea} and {one.foil}')}]({chart})" if one.chart else "",
-        f"{one.score.label} {one.score.arrow}",
+        one.judged_by,
         printed(one.difference.head),
         printed(one.difference.base),
         one.change,

@@ -215,6 +215,21 @@ def test_the_stage_writes_numbers_curves_and_tables(planted: Params) -> None:
     assert [path.read_bytes() for path in sorted(paths.CONTRASTS.iterdir())] == before
 
 
+def test_the_split_of_a_contrast_is_told_where_it_is_not_test(planted: Params) -> None:
+    report.run(planted)
+    assert "judged on the test images by itself" in paths.SUMMARY.read_text()
+    assert "top-1 ↑ on" not in paths.SUMMARY.read_text()
+    for name in ("better", "plain"):
+        entry = planted.runs[name]
+        prediction = entry.prediction.model_copy(update={"split": "val"})
+        planted.runs[name] = entry.model_copy(update={"prediction": prediction})
+    report.run(planted)
+    text = paths.SUMMARY.read_text()
+    assert "judged on the test images, or those named with its score, by itself" in text
+    assert "| top-1 ↑ on val |" in next(line for line in text.splitlines() if "Claim of gain" in line)
+    assert paths.PAGE.read_text().count('<span class="arrow">↑</span> on val</td>') == 5
+
+
 def test_without_contrasts_there_is_an_empty_list(planted: Params) -> None:
     report.run(planted.model_copy(update={"contrasts": {}}))
     assert json.loads((paths.CONTRASTS / "contrasts.json").read_text()) == {}

@@ -121,6 +121,31 @@ def test_the_best_of_each_dataset_is_marked(job: Params):
     assert page.best(contents.kinds["detection"], KINDS["detection"]) == set()
 
 
+def judged_on_val(job: Params, *names: str) -> None:
+    for name in names:
+        entry = job.runs[name]
+        job.runs[name] = entry.model_copy(update={"prediction": entry.prediction.model_copy(update={"split": "val"})})
+
+
+def test_scores_of_another_split_are_told_and_not_held_against_those_of_test(job: Params):
+    plain = summary.render(read_contents(job)), page.render(read_contents(job))
+    assert "Scores on the test split. ↑" in plain[0]
+    assert "scored on images that they had never seen. The" in plain[1]
+    assert not any("| split |" in text or "judged on" in text for text in plain)
+    judged_on_val(job, "svm_icons_lite0", "linear_icons_lite0")
+    contents = read_contents(job)
+    # the two of val compete with each other
+    assert page.best(contents.kinds["heads"], KINDS["heads"]) == {"svm_icons_lite0", "mlp_icons_lite0"}
+    assert [duel.on_features.name for duel in contents.duels] == ["mlp_icons_lite0", "knn_icons_lite0"]
+    text, html = summary.render(contents), page.render(contents)
+    assert "Scores on the test split, where a table names no other. ↑" in text
+    assert text.count("| split |") == 1
+    row = next(line for line in text.splitlines() if line.startswith("| svm\\_icons\\_lite0"))
+    assert cells(row)[2:5] == [" features/icons\\_lite0 ", " val ", " **0.702** "]
+    assert "scored on images that they had never seen, or on the split that a table names. The" in html
+    assert html.count(", judged on val</span>") == 2
+
+
 def test_bars_are_shares_or_stand_against_their_foil(job: Params):
     kinds = read_contents(job).kinds
     assert page.bar(kinds["heads"][0], KINDS["heads"]) == {"percent": "69.3", "foil": None}
