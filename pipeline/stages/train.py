@@ -15,7 +15,7 @@ def run(params: Params, name: str) -> None:
     """Trains one entry of `runs` or `generators`."""
     entry = params.learner(name)
     if is_fitted(entry.model):
-        checkpoint, rows = fitting.fitted(entry, name, params.defaults.seed)
+        checkpoint, rows, _ = fitting.fitted(entry, name, params.defaults.seed)
         save(paths.checkpoint(name), checkpoint)
     else:
         launch(params.defaults.launch, "train", name)

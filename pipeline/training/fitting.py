@@ -55,7 +55,7 @@ def choice(
     return Choice(folds, retrain, choose_by)
 
 
-def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, list[Row]]:
+def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, list[Row], Row]:
     """Fits a run's model.
 
     Args:
@@ -64,9 +64,9 @@ def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, li
         seed: of the model's own randomness and of the folds.
 
     Returns:
-        The checkpoint, with the options that were chosen, and the rows of its log: one for each combination of options
+        The checkpoint, with the options that were chosen; the rows of its log: one for each combination of options
         that was tried, with the means over what was held out; without any, one for the model, or of a regression one
-        for each kept step.
+        for each kept step; and of these the row of the model itself.
 
     Raises:
         ParamsError: an option that the model does not have, or of another type.
@@ -83,14 +83,16 @@ def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, li
         rows = [{"epoch": number, **row} for number, row in enumerate(found, 1)]
         best = min(range(len(tried)), key=lambda index: problem.badness(found[index], how.by))
         print(f"{name}: {_said(tried[best])}: {_said(found[best])}")
-        tried = [tried[best]]
+        tried, chosen = [tried[best]], rows[best]
     (options,) = tried
     arrays = problem.fit(options, train)
-    rows = rows or problem.log(arrays, train, val)
+    if not rows:
+        rows = problem.log(arrays, train, val)
+        chosen = rows[-1]
     if how.retrain:
         arrays = problem.fit(options, joined(train, val))
     arrays |= {f"{EXTRACTOR}{key}": array for key, array in feature_files.state_of(folder).items()}
-    return Checkpoint(entry.model, options, info, arrays), rows
+    return Checkpoint(entry.model, options, info, arrays), rows, chosen
 
 
 def plan(fit: Any, model_params: dict[str, Any], where: str) -> tuple[list[dict[str, Any]], Choice]:

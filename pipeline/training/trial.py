@@ -93,7 +93,7 @@ class Trials:
         if is_fitted(entry.model):
             from pipeline.training import fitting
 
-            watch(fitting.fitted(entry, self.name, self.defaults.seed)[1][-1])
+            watch(fitting.fitted(entry, self.name, self.defaults.seed)[2])
             return
         from pipeline.models import tasks
         from pipeline.training import loop, memory, seeding, transfer

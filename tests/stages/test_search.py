@@ -17,6 +17,7 @@ from pipeline.params import Params, Search, load
 from pipeline.stages import extract, search, train
 from pipeline.structures import DatasetInfo, Sample
 from pipeline.training.search import Trial
+from pipeline.training.trial import Trials
 
 PARAMS = """
 defaults:
@@ -93,6 +94,14 @@ def test_a_grid_over_a_head_finds_the_extreme_of_its_table(params: Params) -> No
         "landscape.png",
         "slices.png",
     ]
+
+
+def test_a_trial_of_a_run_that_lists_options_counts_by_what_it_chose(params: Params) -> None:
+    rows: list[dict[str, float]] = []
+    for listed in ([1.0, 1e-6], [1.0]):  # the last of two is the worse
+        entry = params.runs["linear"].model_copy(update={"model_params": {"c": listed}})
+        Trials(entry, "linear", params.defaults).fit(entry, rows.append, paths.RESUME / "toy")
+    assert rows[0] == rows[1]
 
 
 def test_training_with_the_best_options_gives_the_value_that_the_search_found(params: Params) -> None:

@@ -45,7 +45,7 @@ def same(one, other):
 
 
 def test_without_lists_the_model_is_fitted_to_train_as_it_is(splits):
-    checkpoint, rows = fitting.fitted(run_of("heads/linear", c=0.5), "toy", 0)
+    checkpoint, rows, _ = fitting.fitted(run_of("heads/linear", c=0.5), "toy", 0)
     train = splits["train"]
     assert same(checkpoint.arrays, linear.fit(train.features, train.labels, 3, 0, c=0.5))
     assert checkpoint.model_params == {"c": 0.5}
@@ -53,7 +53,7 @@ def test_without_lists_the_model_is_fitted_to_train_as_it_is(splits):
 
 
 def test_a_listed_option_is_chosen_on_val(splits, capsys):
-    checkpoint, rows = fitting.fitted(run_of("heads/knn", neighbours=[1, 15, 60]), "toy", 0)
+    checkpoint, rows, chosen_row = fitting.fitted(run_of("heads/knn", neighbours=[1, 15, 60]), "toy", 0)
     train, val = splits["train"], splits["val"]
     found = []
     for neighbours in (1, 15, 60):
@@ -64,12 +64,13 @@ def test_a_listed_option_is_chosen_on_val(splits, capsys):
     chosen = (1, 15, 60)[int(np.argmax(found))]
     assert checkpoint.model_params == {"neighbours": chosen}
     assert int(checkpoint.arrays["neighbours"]) == chosen
+    assert chosen_row == rows[int(np.argmax(found))] != rows[-1]
     assert f"toy: neighbours {chosen}: " in capsys.readouterr().out
 
 
 def test_the_least_loss_is_chosen_where_that_is_asked_for(splits):
     options = {"neighbours": [1, 9], "folds": 5}
-    _, rows = fitting.fitted(run_of("heads/knn", **options), "toy", 0)
+    _, rows, _ = fitting.fitted(run_of("heads/knn", **options), "toy", 0)
     chosen = [
         fitting.fitted(run_of("heads/knn", **options, choose_by=by), "toy", 0)[0].model_params["neighbours"]
         for by in ("top1", "loss")
@@ -113,19 +114,21 @@ def test_folds_are_of_equal_size_in_every_class_and_differ_by_seed():
 
 def test_retraining_fits_the_chosen_options_to_train_and_val(splits):
     options = {"l2": [0.001, 10.0], "epochs": 5, "retrain": True}
-    checkpoint, _ = fitting.fitted(run_of("heads/softmax", **options), "toy", 0)
+    checkpoint, _, _ = fitting.fitted(run_of("heads/softmax", **options), "toy", 0)
     both = fitting.joined(splits["train"], splits["val"])
     assert checkpoint.model_params == {"l2": 0.001, "epochs": 5}
     assert same(checkpoint.arrays, softmax.fit(both.features, both.labels, 3, 0, l2=0.001, epochs=5))
 
 
 def test_a_regression_logs_its_error_by_step_and_is_chosen_by_it(splits):
-    checkpoint, rows = fitting.fitted(run_of("regression/linear", steps=50), "toy", 0)
+    checkpoint, rows, chosen = fitting.fitted(run_of("regression/linear", steps=50), "toy", 0)
     losses = [row["loss"] for row in rows]
+    assert chosen == rows[-1]
     assert [row["epoch"] for row in rows] == list(range(51))
     assert losses == sorted(losses, reverse=True)
     assert losses[0] == pytest.approx(float((splits["train"].targets.astype(float) ** 2).mean()))
-    checkpoint, rows = fitting.fitted(run_of("regression/linear", l2=[1.0, 0.0], folds=3), "toy", 0)
+    checkpoint, rows, chosen = fitting.fitted(run_of("regression/linear", l2=[1.0, 0.0], folds=3), "toy", 0)
+    assert chosen == rows[1]
     assert checkpoint.model_params == {"l2": 0.0}  # the targets have no noise
     assert rows[1]["val_loss"] < rows[0]["val_loss"]
 
@@ -133,7 +136,7 @@ def test_a_regression_logs_its_error_by_step_and_is_chosen_by_it(splits):
 def test_what_the_backbone_has_learnt_comes_along(splits, tmp_path):
     info, description = feature_files.describe(PLACE)
     feature_files.write(PLACE, info, description, splits, {"codebook": np.eye(2, dtype=np.float32)})
-    checkpoint, _ = fitting.fitted(run_of("heads/knn"), "toy", 0)
+    checkpoint, _, _ = fitting.fitted(run_of("heads/knn"), "toy", 0)
     assert same(of_extractor(checkpoint.arrays), {"codebook": np.eye(2, dtype=np.float32)})
 
 
