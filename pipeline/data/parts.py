@@ -56,27 +56,22 @@ def folds(whole: Split, num: int, seed: int) -> list[tuple[Part, Part]]:
     Raises:
         ParamsError: fewer images or groups than folds.
     """
-    ids = whole.column("image_id")
-    known = set(ids)
-    originals = [name.rpartition("~")[0] if name.rpartition("~")[0] in known else name for name in ids]
-    is_copy = np.array([original != name for original, name in zip(originals, ids, strict=True)])
-    own = Part(whole, np.flatnonzero(~is_copy))
     columns = whole.table.column_names
-    groups = own.column("group") if "group" in columns else [None] * len(own)
-    units = [
-        name if group is None else f"group {group}" for name, group in zip(own.column("image_id"), groups, strict=True)
-    ]
+    ids = whole.column("image_id")
+    units, are_copies = splits.units(ids, whole.column("group") if "group" in columns else None)
+    is_copy = np.array(are_copies)
+    own = np.flatnonzero(~is_copy)
     if len(set(units)) < num:
         raise ParamsError(f"training.folds: {num} of {len(set(units))} images or groups; fix: fewer folds")
     dealt = splits.assign(
-        own.column("image_id"),
+        [ids[position] for position in own],
         shares={str(fold): 1 / num for fold in range(num)},
         seed=seed,
-        labels=own.column("label") if "label" in columns else None,
-        groups=units,
+        labels=Part(whole, own).column("label") if "label" in columns else None,
+        groups=[units[position] for position in own],
     )
-    fold_of = dict(zip(own.column("image_id"), map(int, dealt), strict=True))
-    folds_of = np.array([fold_of[original] for original in originals])
+    fold_of = {units[position]: int(fold) for position, fold in zip(own, dealt, strict=True)}
+    folds_of = np.array([fold_of[unit] for unit in units])
     return [
         (Part(whole, np.flatnonzero(folds_of != fold)), Part(whole, np.flatnonzero((folds_of == fold) & ~is_copy)))
         for fold in range(num)

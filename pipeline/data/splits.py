@@ -72,5 +72,23 @@ def assign(
     return [place[unit] for unit in units]
 
 
+def units(ids: Sequence[str], groups: Sequence[str | None] | None = None) -> tuple[list[str], list[bool]]:
+    """What stays together when images are dealt out: an image with its augmented copies, and all of a group.
+
+    Args:
+        ids: of N images; a copy's is `<image_id>~<number>`, with the id of its original.
+        groups: of the images; None: of none, or of one. A copy is in the group of its original.
+
+    Returns:
+        The name of each image's unit, and whether it is a copy, which is never held out itself.
+    """
+    group_of = dict(zip(ids, [None] * len(ids) if groups is None else groups, strict=True))
+    originals = [name.rpartition("~")[0] if name.rpartition("~")[0] in group_of else name for name in ids]
+    named = [
+        name if group is None else f"group {group}" for name, group in ((name, group_of[name]) for name in originals)
+    ]
+    return named, [original != name for original, name in zip(originals, ids, strict=True)]
+
+
 def _draw(seed: int, unit: str) -> bytes:
     return hashlib.sha256(f"{seed}/{unit}".encode()).digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.params import Generator, Params, is_fitted
+from pipeline.params import Generator, Params, Run, is_fitted
 from pipeline.training import fitting, seeding
 from pipeline.training.checkpoint import forget, save
 from pipeline.training.launching import launch
@@ -14,7 +14,7 @@ from pipeline.training.launching import launch
 def run(params: Params, name: str) -> None:
     """Trains one entry of `runs` or `generators`."""
     entry = params.learner(name)
-    if is_fitted(entry.model):
+    if isinstance(entry, Run) and is_fitted(entry.model):
         checkpoint, rows, _ = fitting.fitted(entry, name, params.defaults.seed)
         save(paths.checkpoint(name), checkpoint)
     else:

@@ -1,7 +1,8 @@
 """Models that are fitted at once to stored numbers: heads, and regressions on a table or on features.
 
 An option that is given as a list where the model takes one value is chosen on held-out data: every combination of the
-values is tried, on the val split or on `folds` parts of train and val, and the best is fitted again.
+values is tried, on the val split or on `folds` parts of train and val, and the best is fitted again. Images of a group
+lie in one fold, and so do an image and its augmented copies, which are not held out themselves.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from pydantic import Field
 
 from pipeline import paths
 from pipeline.data import features as feature_files
+from pipeline.data import splits
 from pipeline.data.features import FeatureSplit
+from pipeline.data.store import Store
 from pipeline.errors import PipelineError
-from pipeline.params import HEADS, Generator, Run, check_options
+from pipeline.params import HEADS, Run, check_options
 from pipeline.structures import DatasetInfo
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.fitted import EXTRACTOR, module_of
@@ -55,7 +58,7 @@ def choice(
     return Choice(folds, retrain, choose_by)
 
 
-def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, list[Row], Row]:
+def fitted(entry: Run, name: str, seed: int) -> tuple[Checkpoint, list[Row], Row]:
     """Fits a run's model.
 
     Args:
@@ -79,7 +82,8 @@ def fitted(entry: Run | Generator, name: str, seed: int) -> tuple[Checkpoint, li
     train, val = (problem.checked(feature_files.read(folder, split)) for split in ("train", "val"))
     rows: list[Row] = []
     if len(tried) > 1 or how.folds:
-        found = [problem.held_out(options, train, val, how.folds) for options in tried]
+        groups = _groups(entry.dataset) if how.folds else {}
+        found = [problem.held_out(options, train, val, how.folds, groups) for options in tried]
         rows = [{"epoch": number, **row} for number, row in enumerate(found, 1)]
         best = min(range(len(tried)), key=lambda index: problem.badness(found[index], how.by))
         print(f"{name}: {_said(tried[best])}: {_said(found[best])}")
@@ -114,6 +118,16 @@ def plan(fit: Any, model_params: dict[str, Any], where: str) -> tuple[list[dict[
     return tried, choice(**shared)
 
 
+def _groups(dataset: str) -> dict[str, str]:
+    """The groups of a dataset's images by id, which stored features do not say; empty where it has none."""
+    return {
+        image_id: group
+        for split in map(Store(paths.raw(dataset)).split, ("train", "val"))
+        if "group" in split.table.column_names
+        for image_id, group in zip(split.column("image_id"), split.column("group"), strict=True)
+    }
+
+
 def joined(first: FeatureSplit, second: FeatureSplit) -> FeatureSplit:
     """The samples of two splits as one."""
 
@@ -139,13 +153,31 @@ def some(split: FeatureSplit, rows: np.ndarray) -> FeatureSplit:
     )
 
 
-def folds_of(labels: np.ndarray | None, num: int, folds: int, seed: int) -> np.ndarray:
-    """The fold of each sample [num], of equal size up to one; with labels, each class is dealt out in turn."""
-    order = np.random.default_rng(derive(seed, "folds")).permutation(num)
+def folds_of(labels: np.ndarray | None, units: list[str], folds: int, seed: int) -> np.ndarray:
+    """The fold of each sample [N].
+
+    Args:
+        labels: [N], or None; with labels, the units of each class are dealt out in turn.
+        units: of the samples, as `splits.units` names them; the folds have equally many up to one.
+        folds: their number.
+        seed: of who belongs to which.
+    """
+    position = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+    unit_of = np.array([position[unit] for unit in units])
+    order = np.random.default_rng(derive(seed, "folds")).permutation(len(position))
     if labels is not None:
-        order = order[np.argsort(labels[order], kind="stable")]
-    result = np.empty(num, np.int64)
-    result[order] = np.arange(num) % folds
+        order = order[np.argsort(_most_frequent(labels, unit_of)[order], kind="stable")]
+    fold_of = np.empty(len(position), np.int64)
+    fold_of[order] = np.arange(len(position)) % folds
+    return fold_of[unit_of]
+
+
+def _most_frequent(labels: np.ndarray, unit_of: np.ndarray) -> np.ndarray:
+    """The label [U] that most samples of each unit have, of equally many the least."""
+    (units, found), counts = np.unique(np.stack([unit_of, labels]), axis=1, return_counts=True)
+    result = np.empty(unit_of.max() + 1, np.int64)
+    rising = np.lexsort((-found, counts))
+    result[units[rising]] = found[rising]  # of several the last stays
     return result
 
 
@@ -193,25 +225,31 @@ class _Problem(ABC):
         held_out = {f"val_{key}": value for key, value in self.figures(arrays, val).items()}
         return {**self.figures(arrays, train), **held_out}
 
-    def held_out(self, options: dict[str, Any], train: FeatureSplit, val: FeatureSplit, folds: int) -> Row:
-        """The means of `row` over the folds, or on val alone."""
+    def held_out(
+        self, options: dict[str, Any], train: FeatureSplit, val: FeatureSplit, folds: int, groups: dict[str, str]
+    ) -> Row:
+        """The means of `row` over the folds, or on val alone; `groups` are those of the images, by id."""
         rows = [
             self.row(self.fit(options, fitted_to), fitted_to, left)
-            for fitted_to, left in self._parts(train, val, folds)
+            for fitted_to, left in self._parts(train, val, folds, groups)
         ]
         return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
-    def _parts(self, train: FeatureSplit, val: FeatureSplit, folds: int) -> Iterator[tuple[FeatureSplit, FeatureSplit]]:
+    def _parts(
+        self, train: FeatureSplit, val: FeatureSplit, folds: int, groups: dict[str, str]
+    ) -> Iterator[tuple[FeatureSplit, FeatureSplit]]:
         if not folds:
             yield train, val
             return
         both = joined(train, val)
-        num = len(both.features)
+        units, are_copies = splits.units(both.image_ids, [groups.get(image_id) for image_id in both.image_ids])
+        num = len(set(units))
         if not 2 <= folds <= num:
-            raise PipelineError(f"{self.place}: {folds} folds of {num} samples; fix: folds from 2 to {num}")
-        fold = folds_of(both.labels, num, folds, self.seed)
+            raise PipelineError(f"{self.place}: {folds} folds of {num} samples or groups; fix: folds from 2 to {num}")
+        fold = folds_of(both.labels, units, folds, self.seed)
         for number in range(folds):
-            yield some(both, np.flatnonzero(fold != number)), some(both, np.flatnonzero(fold == number))
+            is_left = (fold == number) & ~np.array(are_copies)
+            yield some(both, np.flatnonzero(fold != number)), some(both, np.flatnonzero(is_left))
 
 
 class Classes(_Problem):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.splits import assign
+from pipeline.data.splits import assign, units
 from pipeline.errors import ParamsError
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -88,3 +88,12 @@ def test_an_id_that_stands_twice_is_named():
 
 def test_no_images_have_no_splits():
     assert assign([], shares=SHARES, seed=0) == []
+
+
+def test_a_copy_is_of_the_unit_of_its_original_and_a_group_is_one_unit():
+    ids = ["a", "a~1", "b", "b~1", "c", "d~1", "e~x"]  # of the last two there is no original
+    groups = ["g", None, None, None, "g", None, None]
+    named, are_copies = units(ids, groups)
+    assert named == ["group g", "group g", "b", "b", "group g", "d~1", "e~x"]
+    assert are_copies == [False, True, False, True, False, False, False]
+    assert units(ids)[0] == ["a", "a", "b", "b", "c", "d~1", "e~x"]

@@ -1,15 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pipeline import paths
 from pipeline.data import features as feature_files
 from pipeline.data.features import FeatureSplit
+from pipeline.data.store import to_row, writing
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.models.heads import knn, linear, softmax
 from pipeline.params import ClassificationEvaluation, Prediction, RegressionEvaluation, Run
-from pipeline.structures import DatasetInfo
+from pipeline.structures import DatasetInfo, Sample
 from pipeline.training import fitting
 from pipeline.training.fitted import of_extractor
+from pipeline.training.seeding import derive
 
 PLACE = paths.features("toy")
 
@@ -37,7 +41,18 @@ def splits(tmp_path, monkeypatch):
     splits = {"train": split_of(60, 0), "val": split_of(30, 1), "test": split_of(30, 2)}
     info = DatasetInfo("toy", ["classification"], ["red", "green", "blue"], 3, "none", "none", "made here")
     feature_files.write(PLACE, info, {"backbone": "none"}, splits)
+    store(info, splits)
     return splits
+
+
+def store(info, splits, group_of=lambda image_id: None):
+    """Writes the images that the features are of."""
+    with writing(paths.raw("toy"), info) as writer:
+        for name, split in splits.items():
+            for image_id in split.image_ids:
+                if "~" not in image_id:
+                    image = np.zeros((2, 2, 3), np.uint8)
+                    writer.add(name, to_row(Sample(image_id, f"{image_id}.png", image, group=group_of(image_id))))
 
 
 def same(one, other):
@@ -104,12 +119,57 @@ def test_folds_hold_out_each_sample_of_train_and_val_once(splits, monkeypatch):
 
 def test_folds_are_of_equal_size_in_every_class_and_differ_by_seed():
     labels = np.array([0] * 10 + [1] * 7)
-    fold = fitting.folds_of(labels, 17, 5, 0)
+    units = [f"image {number}" for number in range(17)]
+    fold = fitting.folds_of(labels, units, 5, 0)
     assert sorted(np.bincount(fold).tolist()) == [3, 3, 3, 4, 4]
     assert np.bincount(fold[:10]).tolist() == [2] * 5
     assert set(np.bincount(fold[10:])) == {1, 2}
-    assert np.array_equal(fold, fitting.folds_of(labels, 17, 5, 0))
-    assert not np.array_equal(fold, fitting.folds_of(labels, 17, 5, 1))
+    assert np.array_equal(fold, fitting.folds_of(labels, units, 5, 0))
+    assert not np.array_equal(fold, fitting.folds_of(labels, units, 5, 1))
+
+
+def test_single_images_are_dealt_in_the_order_that_the_seed_draws():
+    labels = np.array([1, 0, 1, 0, 0])
+    order = np.random.default_rng(derive(3, "folds")).permutation(5)
+    in_turn = [index for label in (0, 1) for index in order if labels[index] == label]
+    fold = fitting.folds_of(labels, list("abcde"), 2, 3)
+    assert [fold[index] for index in in_turn] == [0, 1, 0, 1, 0]
+
+
+def test_a_group_is_dealt_by_its_most_frequent_label():
+    labels = np.array([2, 0, 2, 1, 0, 1])
+    assert fitting._most_frequent(labels, np.array([0, 0, 0, 1, 1, 2])).tolist() == [2, 0, 1]
+
+
+def test_neither_a_copy_nor_part_of_a_group_is_held_out(splits, monkeypatch):
+    """Each image of train has a copy; every third image of train and val is in one of ten groups."""
+    seen = []
+    monkeypatch.setattr(
+        fitting.Classes,
+        "row",
+        lambda self, arrays, train, val: seen.append((train, val)) or {"val_top1": 1, "val_loss": 0},
+    )
+    train, val = splits["train"], splits["val"]
+    copies = replace(train, image_ids=[f"{image_id}~1" for image_id in train.image_ids])
+    info, description = feature_files.describe(PLACE)
+    feature_files.write(PLACE, info, description, {"train": fitting.joined(train, copies), "val": val})
+
+    def unit(image_id):
+        number = int(image_id.partition("~")[0].partition("_")[2])
+        return f"group {number % 10}" if number % 3 == 0 else image_id.partition("~")[0]
+
+    def group_of(image_id):
+        return unit(image_id).removeprefix("group ") if unit(image_id).startswith("group ") else None
+
+    store(info, splits, group_of)
+    fitting.fitted(run_of("heads/knn", folds=5), "toy", 0)
+    assert sorted(i for _, left in seen for i in left.image_ids) == sorted(train.image_ids + val.image_ids)
+    for fitted_to, left in seen:
+        assert not set(map(unit, left.image_ids)) & set(map(unit, fitted_to.image_ids))
+        num_copies = sum("~" in image_id for image_id in fitted_to.image_ids)
+        num_of_train = sum(image_id.startswith("0_") for image_id in left.image_ids)
+        assert num_copies == 60 - num_of_train
+        assert len(fitted_to.image_ids) + len(left.image_ids) == 150 - num_of_train
 
 
 def test_retraining_fits_the_chosen_options_to_train_and_val(splits):
@@ -165,7 +225,7 @@ def test_a_wrong_option_is_named(splits, model_params, message):
 
 
 def test_more_folds_than_samples_and_absent_truth_are_refused(splits):
-    with pytest.raises(PipelineError, match=r"100 folds of 90 samples; fix: folds from 2 to 90"):
+    with pytest.raises(PipelineError, match=r"100 folds of 90 samples or groups; fix: folds from 2 to 90"):
         fitting.fitted(run_of("heads/knn", folds=100), "toy", 0)
     info, description = feature_files.describe(PLACE)
     bare = {name: FeatureSplit(split.image_ids, split.features, None) for name, split in splits.items()}
