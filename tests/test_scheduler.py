@@ -18,7 +18,7 @@ from pipeline.errors import ParamsError, PipelineError
 from pipeline.params import Params, load
 from pipeline.progress import REPORT, progress
 from pipeline.scheduling import graph, lockfile
-from pipeline.scheduling.resources import Machine, Needs, Pool, cores, machine, needs
+from pipeline.scheduling.resources import LAUNCHED, Machine, Needs, Pool, cores, machine, needs
 from pipeline.scheduling.scheduler import Plan, repro
 from pipeline.scheduling.table import Lines
 
@@ -227,6 +227,17 @@ def test_the_pool_counts_threads_memory_and_gpus() -> None:
     assert pool.take("d", Needs(gpu=True)) == "3"
 
 
+def test_a_launched_stage_has_all_gpus_alone() -> None:
+    pool = Pool(Machine(cores=4, memory_mb=1000, gpus=("3", "5")), per_gpu=2, oversubscribe=True)
+    assert pool.take("a", Needs(gpu=True)) == "3"
+    assert not pool.fits(Needs(gpu=True, all_gpus=True))
+    assert pool.fits_once_gone(Needs(gpu=True, all_gpus=True), {"a"})
+    pool.give_back("a")
+    assert pool.take("b", Needs(gpu=True, all_gpus=True)) == "3,5"
+    assert not pool.fits(Needs(gpu=True))
+    assert pool.fits(Needs())
+
+
 def toy_params(folder: Path, resources: str = "") -> Params:
     path = folder / "params.yaml"
     path.write_text((PROJECT / "tests/toy_params.yaml").read_text() + resources)
@@ -259,6 +270,21 @@ def test_what_stages_need_follows_from_their_work_unless_params_say_otherwise(tm
     assert asked("train", "resnet") == Needs(3, 2048.0)
     assert asked("predict", "resnet") == Needs(3, 700.0, gpu=True)
     assert asked("train", "linear") == Needs(1, 2048.0)
+
+
+def test_networks_under_a_launcher_need_all_cores_and_gpus(tmp_path: Path) -> None:
+    params = toy_params(tmp_path)
+    params = params.model_copy(update={"defaults": params.defaults.model_copy(update={"launch": "torchrun"})})
+    for verb, name in (("train", "resnet"), ("train", "vae"), ("extract", "lite0"), ("sample", "vae")):
+        assert needs(params, verb, name, memory_mb=0, has_gpus=True) == Needs(cores(), 0, gpu=True, all_gpus=True)
+    assert needs(params, "predict", "resnet", memory_mb=0, has_gpus=False) == Needs(cores())
+    assert needs(params, "train", "linear", memory_mb=0, has_gpus=True) == Needs()
+    assert needs(params, "visualise", "gradcam", memory_mb=0, has_gpus=True) == Needs(2, gpu=True)
+
+
+def test_the_stages_that_become_a_launcher_are_known() -> None:
+    stages = (PROJECT / "pipeline/stages").glob("*.py")
+    assert {path.stem for path in stages if "params.defaults.launch" in path.read_text()} == set(LAUNCHED)
 
 
 def test_resources_of_what_there_is_not_are_refused(tmp_path: Path) -> None:

@@ -15,14 +15,23 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.9  # of the machine's memory that stages may be expected to fill; the rest is the system's
 ALL_CORES = ("download", "augment", "corrupt")  # spread their work over processes, one for each core
+LAUNCHED = ("train", "extract", "predict", "sample")  # become the launcher of `defaults.launch`, with a network
 
 
 class Needs(NamedTuple):
-    """What a stage takes while it runs; no memory (0) where none is known."""
+    """What a stage takes while it runs.
+
+    Attributes:
+        threads: of the processor.
+        memory_mb: 0 where it is not known.
+        gpu: whether it takes one.
+        all_gpus: whether that one is all there are, which a launcher deals out to the stage's processes.
+    """
 
     threads: int = 1
     memory_mb: float = 0.0
     gpu: bool = False
+    all_gpus: bool = False
 
 
 class Machine(NamedTuple):
@@ -73,13 +82,16 @@ def needs(params: Params, verb: str, name: str | None, *, memory_mb: float, has_
     network = _is_network(params, verb, name)
     threads = cores() if verb in ALL_CORES else params.defaults.threads if network else 1
     gpu = network and params.defaults.device != "cpu"
+    is_launched = network and verb in LAUNCHED and bool(params.defaults.launch)
+    if is_launched:
+        threads = cores()
     for key in (verb, name, f"{verb}@{name}"):
         asked = params.resources.get(str(key))
         if asked is not None:
             threads = asked.threads or threads
             memory_mb = 1024 * asked.memory_gb if asked.memory_gb is not None else memory_mb
             gpu = asked.device == "gpu" if asked.device is not None else gpu
-    return Needs(threads, memory_mb, gpu and has_gpus)
+    return Needs(threads, memory_mb, gpu and has_gpus, gpu and has_gpus and is_launched)
 
 
 def _is_network(params: Params, verb: str, name: str | None) -> bool:
@@ -123,7 +135,8 @@ class Pool:
 
     def _fits(self, needs: Needs, running: list[str]) -> bool:
         beside = [self._taken[name][0] for name in running]
-        if needs.gpu and sum(each.gpu for each in beside) >= len(self.machine.gpus) * self.per_gpu:
+        slots = len(self.machine.gpus) * self.per_gpu
+        if needs.gpu and sum(slots if each.all_gpus else each.gpu for each in (needs, *beside)) > slots:
             return False
         if self.oversubscribe or not beside:
             return True
@@ -132,9 +145,11 @@ class Pool:
         return threads <= self.machine.cores and memory <= MEMORY_SHARE * self.machine.memory_mb
 
     def take(self, name: str, needs: Needs) -> str | None:
-        """Notes that a stage runs; the index of its GPU, or None where it needs none."""
+        """Notes that a stage runs; the index of its GPU, those of all with commas, or None where it needs none."""
         gpu = None
-        if needs.gpu:
+        if needs.all_gpus:
+            gpu = ",".join(self.machine.gpus)
+        elif needs.gpu:
             busy = Counter(taken for _, taken in self._taken.values())
             gpu = min(self.machine.gpus, key=lambda index: busy[index])
         self._taken[name] = (needs, gpu)
