@@ -34,6 +34,8 @@ FITTED = (HEADS, "regression")
 """Folders of models that are fitted at once to stored numbers, by their `model_params` alone."""
 INPUTS_OF = {HEADS: ("features",), "regression": ("features", "raw")}
 """What these are fitted to: extracted features, or the numbers of a table."""
+HANDMADE_BACKBONES = ("pixels", "colour_histogram", "hog", "visual_words")
+"""Backbones that are no network."""
 LEARNT_BACKBONES = ("visual_words",)
 """Backbones that are fitted to a dataset's own images."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.params import Params, load
@@ -242,6 +243,36 @@ def toy_params(folder: Path, resources: str = "") -> Params:
     path = folder / "params.yaml"
     path.write_text((PROJECT / "tests/toy_params.yaml").read_text() + resources)
     return load(path)
+
+
+def test_models_that_are_fitted_and_handmade_features_need_no_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    content = YAML(typ="safe").load((PROJECT / "tests/toy_params.yaml").read_text())
+    for backbone in ("pixels", "colour_histogram", "hog", "visual_words"):
+        content["features"][backbone] = {**content["features"]["lite0"], "backbone": backbone, "weights": "none"}
+    content["runs"]["of_hog"] = {**content["runs"]["linear"], "inputs": "features/hog"}
+    content["runs"]["of_table"] = {
+        **content["runs"]["linear"], "model": "regression/linear", "model_params": {}, "evaluation": {}
+    }  # fmt: skip
+    for name in ("linear", "of_hog", "resnet"):
+        content["robustness"][name] = {
+            "run": name, "dataset": "digits", "metric": "top1", "corruptions": [], "severities": [1]
+        }  # fmt: skip
+    content["visualisations"]["rows"] = {**content["visualisations"]["gradcam"], "inputs": "checkpoints/linear"}
+    YAML(typ="safe").dump(content, path)
+    params = load(path)
+
+    def has_gpu(verb: str, name: str) -> bool:
+        return needs(params, verb, name, memory_mb=0, has_gpus=True).gpu
+
+    assert not any(has_gpu("extract", name) for name in ("pixels", "colour_histogram", "hog", "visual_words"))
+    assert has_gpu("extract", "lite0")
+    assert not any(has_gpu(verb, name) for verb in ("train", "predict") for name in ("linear", "of_hog", "of_table"))
+    assert not has_gpu("visualise", "rows")
+    assert has_gpu("visualise", "gradcam")
+    assert has_gpu("corrupt", "resnet")
+    assert has_gpu("corrupt", "linear")  # each new image goes through the backbone
+    assert not has_gpu("corrupt", "of_hog")
 
 
 RESOURCES = """

@@ -10,14 +10,12 @@ import numpy as np
 from pipeline.errors import ParamsError
 from pipeline.models import backbones, handmade
 from pipeline.models.backbones import Extractor
-from pipeline.params import check_options
-
-PIXELS = "pixels"
+from pipeline.params import HANDMADE_BACKBONES, check_options
 
 
 def is_network(name: str) -> bool:
     """Whether a backbone needs torch and a device."""
-    return name != PIXELS and name not in handmade.BACKBONES
+    return name not in HANDMADE_BACKBONES
 
 
 def extractor(

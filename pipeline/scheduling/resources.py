@@ -96,18 +96,31 @@ def needs(params: Params, verb: str, name: str | None, *, memory_mb: float, has_
 
 def _is_network(params: Params, verb: str, name: str | None) -> bool:
     """Whether the stage computes with torch, and so with `defaults.threads` and on `defaults.device`."""
-    from pipeline.params import HEADS, Run  # loads pydantic, which a repro without work does not need
+    from pipeline.params import (
+        HANDMADE_BACKBONES,
+        is_fitted,
+    )  # loads pydantic, which a repro without work does not need
 
-    if verb in ("train", "predict"):
-        entry = params.learners.get(str(name))
-        return not (isinstance(entry, Run) and entry.model.startswith(f"{HEADS}/"))
-    if verb == "search":
-        return name in params.searches and not params.searches[name].model.startswith(f"{HEADS}/")
+    def is_extracted(features: str) -> bool:
+        return features not in params.features or params.features[features].backbone not in HANDMADE_BACKBONES
+
+    def is_trained(run: str) -> bool:
+        return run not in params.learners or not is_fitted(params.learners[run].model)
+
+    name = str(name)
     if verb == "extract":
-        return name not in params.features or params.features[name].backbone != "pixels"
-    if verb == "visualise":
-        return name in params.visualisations and params.visualisations[name].inputs.startswith("checkpoints/")
-    return verb in ("sample", "corrupt")
+        return is_extracted(name)
+    if verb in ("train", "predict", "sample"):
+        return is_trained(name)
+    if verb == "search" and name in params.searches:
+        return is_trained(params.searches[name].run)
+    if verb == "visualise" and name in params.visualisations:
+        kind, _, run = params.visualisations[name].inputs.partition("/")
+        return kind == "checkpoints" and is_trained(run)
+    if verb == "corrupt" and name in params.robustness:
+        run = params.robustness[name].run  # one that was fitted stands behind the backbone of its features
+        return is_trained(run) or is_extracted(params.runs[run].inputs.partition("/")[2])
+    return False
 
 
 @dataclass

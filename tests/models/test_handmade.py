@@ -4,6 +4,7 @@ import pytest
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.models import extractors, handmade
 from pipeline.models.handmade import ColourHistogram, Hog, VisualWords
+from pipeline.params import HANDMADE_BACKBONES
 
 
 def test_histogram_of_two_pixels_by_hand():
@@ -134,3 +135,7 @@ def test_every_hand_made_backbone_keeps_the_contract_of_an_extractor(name, chann
     assert np.array_equal(made(images[2:3])[0], found[2])  # it does not depend on the batch
     again = extractors.extractor(name, "none", 24, options={}, where="features.toy", channels=channels, state=state)
     assert np.array_equal(again(images), found)
+
+
+def test_what_is_no_network_is_known_without_loading_it():
+    assert set(HANDMADE_BACKBONES) == {"pixels", *handmade.BACKBONES}
