@@ -17,15 +17,33 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import cli, paths
-from pipeline.data import features
+from pipeline import cli, machine, paths
+from pipeline.data import features, pool
 from pipeline.data.store import to_row, writing
 from pipeline.structures import DatasetInfo, Sample
 from pipeline.training import checkpoint as checkpoints
+from pipeline.trust import objects
 
 PROJECT = Path(__file__).parent.parent
 LARGEST = 20_000  # bytes of a file, where the disk is full
 NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+
+
+def test_a_containers_limit_is_the_machines_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "LIMIT", tmp_path / "memory.max")
+    whole = machine.memory()
+    assert whole == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") > 2**28
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.memory() == whole
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert machine.memory() == 1_000_000
+
+
+def test_work_is_spread_where_the_system_does_not_say_which_cores_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert machine.cores() == os.cpu_count()
+    assert list(pool.ordered_map(abs, [-1, 2])) == [1, 2]
+    assert objects.hashes([Path(__file__)], lambda _: None).keys() == {Path(__file__)}
 
 
 @contextmanager

@@ -16,10 +16,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.errors import ParamsError, PipelineError
+from pipeline.machine import cores, memory
 from pipeline.params import Params, load
 from pipeline.progress import REPORT, progress
 from pipeline.scheduling import graph, lockfile
-from pipeline.scheduling.resources import LAUNCHED, Machine, Needs, Pool, cores, machine, needs
+from pipeline.scheduling.resources import LAUNCHED, Machine, Needs, Pool, machine, needs
 from pipeline.scheduling.scheduler import Plan, repro
 from pipeline.scheduling.table import Lines
 
@@ -323,6 +324,13 @@ def test_resources_of_what_there_is_not_are_refused(tmp_path: Path) -> None:
         toy_params(tmp_path, "resources:\n  resnt:\n    threads: 1\n")
     with pytest.raises(ParamsError, match=r"resources.train.device: should be 'cpu' or 'gpu' \('tpu'\)"):
         toy_params(tmp_path, "resources:\n  train:\n    device: tpu\n")
+
+
+def test_the_pool_has_no_more_memory_than_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.machine.LIMIT", tmp_path / "memory.max")
+    assert machine()[:2] == (cores(), memory() / 2**20)
+    (tmp_path / "memory.max").write_text(f"{3 * 2**20}\n")
+    assert machine().memory_mb == 3.0
 
 
 @pytest.mark.parametrize(

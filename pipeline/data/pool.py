@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from pipeline.errors import PipelineError
+from pipeline.machine import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,9 +63,9 @@ def block_map(
     How many make up a chunk depends on how fast the machine is; no output may depend on it.
     """
     items = iter(items)
-    cores = len(os.sched_getaffinity(0))
-    first = list(islice(items, chunk * cores))
-    workers = min(cores, (len(first) + chunk - 1) // chunk)
+    num_cores = cores()
+    first = list(islice(items, chunk * num_cores))
+    workers = min(num_cores, (len(first) + chunk - 1) // chunk)
     items = chain(first, items)
     del first
     if workers <= 1:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline.machine import cores, memory
+
 if TYPE_CHECKING:
     from pipeline.params import Params
 
@@ -48,13 +50,7 @@ class Machine(NamedTuple):
 
 def machine() -> Machine:
     """This one; CUDA_VISIBLE_DEVICES says which GPUs it has, where it is set."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
-    return Machine(cores(), memory, _gpus())
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(cores(), memory() / 2**20, _gpus())
 
 
 def _gpus() -> tuple[str, ...]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline import machine
 from pipeline.data.loader import Loader
 from pipeline.data.store import Split
 from pipeline.errors import PipelineError
@@ -19,7 +18,6 @@ from pipeline.training.seeding import Compute
 
 SHARE = 0.5  # of memory that weights, gradients and activations may fill; libraries and the data take the rest
 STATES = 5  # copies of the weights: themselves, gradients, two moments of the optimiser, an average
-LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
 def batch_size(
@@ -75,9 +73,7 @@ def total_memory(device: torch.device) -> int:
     """Bytes of a GPU, or of the machine or container."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = LIMIT.read_text().strip() if LIMIT.exists() else "max"
-    return min(machine, int(limit)) if limit.isdecimal() else machine
+    return machine.memory()
 
 
 class _Trial:

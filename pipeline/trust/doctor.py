@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pipeline import __version__, paths
 from pipeline.errors import PipelineError
+from pipeline.machine import cores, memory
 
 LOW = 2 * 2**30  # bytes free under which a stage may not be able to write
 PACKAGES = Path("requirements.lock")
@@ -66,10 +67,8 @@ def machine() -> Iterator[Line]:
     yield Line("pipeline", f"{__version__}, commit {(commit('HEAD') or 'none')[:12]}")
     yield Line("python", f"{platform.python_version()} ({platform.python_implementation()})")
     yield Line("system", f"{platform.system()} {platform.release()}, {platform.machine()}, {platform.libc_ver()[1]}")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Line("cores", f"{usable} of {os.cpu_count()}")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Line("memory", f"{memory / 2**30:.1f} GiB")
+    yield Line("cores", f"{cores()} of {os.cpu_count()}")
+    yield Line("memory", f"{memory() / 2**30:.1f} GiB")
     yield Line("text", f"{sys.getfilesystemencoding()} file names, {locale.getlocale()[0] or 'C'} locale")
 
 

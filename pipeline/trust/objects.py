@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+from pipeline.machine import cores
 
 CHUNK = 2**20
 
@@ -66,7 +67,7 @@ def hashes(files: Iterable[Path], count: Callable[[int], None]) -> dict[Path, st
             missing[path] = None
         else:
             by_content.setdefault((status.st_dev, status.st_ino), []).append(path)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # md5 frees the interpreter's lock
+    with ThreadPoolExecutor(cores()) as pool:  # md5 frees the interpreter's lock
         found = pool.map(lambda some: md5_of(some[0], count), by_content.values())
         return missing | {path: md5 for some, md5 in zip(by_content.values(), found, strict=True) for path in some}
 

@@ -64,13 +64,3 @@ def test_memory_for_no_image_is_one_line(split, monkeypatch):
     monkeypatch.setattr(memory, "total_memory", lambda device: 3000)
     with pytest.raises(PipelineError, match=r"toy: not one image of 8x8 fits into the memory of cpu .*; fix: lower"):
         size("auto", split)
-
-
-def test_a_containers_limit_is_the_machines_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "LIMIT", tmp_path / "memory.max")
-    whole = memory.total_memory(torch.device("cpu"))
-    assert whole > 2**28
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.total_memory(torch.device("cpu")) == whole
-    (tmp_path / "memory.max").write_text("1000000\n")
-    assert memory.total_memory(torch.device("cpu")) == 1_000_000
