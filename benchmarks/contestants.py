@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from pipeline.peak import peak_mb
 
 Run = Callable[[Path, str], tuple[float, list[float]]]
 """From a folder with truth.json and results.json and a kind: seconds of evaluation alone, and the figures."""
@@ -127,11 +128,6 @@ ENGINES: dict[str, Run] = {
     "ours": ours,
     "ours_compiled": ours_compiled,
 }
-
-
-def peak_mb() -> float:
-    """The most memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(run: Run, folder: Path, kind: str, repeats: int) -> dict[str, object]:

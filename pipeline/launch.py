@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import resource
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import NoReturn
 from pipeline import ledger, parent, paths
 from pipeline.errors import ParamsError, did_you_mean
 from pipeline.params import Params, load
+from pipeline.peak import Watch
 
 
 def run_stage(verb: str, name: str | None, sections: Sequence[str]) -> None:
@@ -36,9 +36,10 @@ def run_stage(verb: str, name: str | None, sections: Sequence[str]) -> None:
     signal.signal(signal.SIGTERM, _stop)
     parent.end_with_dvc()
     started = time.perf_counter()
-    stage = importlib.import_module(f"pipeline.stages.{verb}")
-    stage.run(params) if name is None else stage.run(params, name)
-    _note(verb, name, time.perf_counter() - started)
+    with Watch() as watch:
+        stage = importlib.import_module(f"pipeline.stages.{verb}")
+        stage.run(params) if name is None else stage.run(params, name)
+    _note(verb, name, time.perf_counter() - started, watch.family_mb())
 
 
 def prepare_environment(params: Params) -> None:
@@ -65,22 +66,17 @@ def _stop(signal_number: int, _frame: object) -> NoReturn:
     sys.exit(128 + signal_number)
 
 
-def _note(verb: str, name: str | None, seconds: float) -> None:
-    """Appends to the ledger what the stage cost: the peak memory is that of the process and of its largest child.
-
-    Of processes that work together the first one writes.
-    """
+def _note(verb: str, name: str | None, seconds: float, peak_mb: float) -> None:
+    """Appends to the ledger what the stage cost; of processes that work together the first one writes."""
     if os.environ.get("RANK", "0") != "0":
         return
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in kilobytes on Linux
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     torch = sys.modules.get("torch")
     had_gpu = torch is not None and torch.cuda.is_initialized()
     line = ledger.Line(
         command=verb,
         name=name,
         seconds=round(seconds, 3),
-        peak_memory_mb=round(peak / unit, 1),
+        peak_memory_mb=round(peak_mb, 1),
         gpu_seconds=round(seconds, 3) if had_gpu else 0.0,
         time=round(time.time(), 1),
         commit=ledger.commit("HEAD"),

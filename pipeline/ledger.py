@@ -18,7 +18,7 @@ class Line(NamedTuple):
         command: the verb.
         name: its entry of params.yaml, or None.
         seconds: inside the stage, without the start of the interpreter.
-        peak_memory_mb: of the process and of its largest child.
+        peak_memory_mb: of the process and of the workers that ran beside it; in old lines also of what started it.
         gpu_seconds: for which it had a GPU open.
         time: at its end, in seconds since 1970; 0 in old lines.
         commit: that was checked out, changed or not; None in old lines and outside git.

@@ -26,6 +26,7 @@ NO_INFLUENCE = {
     "pipeline/launch.py": "passes on what params.yaml says of threads, and keeps the ledger",
     "pipeline/interruption.py": "when a training stops; it goes on to the same bytes",
     "pipeline/parent.py": "ends a stage whose dvc is gone",
+    "pipeline/peak.py": "the memory that the ledger notes",
     "pipeline/ledger.py": "what stages cost, outside git and DVC",
     "pipeline/paths.py": "its paths are the outs and deps themselves",
     "pipeline/document.py": "reads params.yaml as DVC does, which a test proves; DVC records the values",
