@@ -176,13 +176,13 @@ def integrate(right: np.ndarray, num_truths: int, rule: str) -> float:
         num_truths: M, at least 1.
         rule: a key of `RULES`.
     """
+    if not len(right):
+        return 0.0
     found = np.cumsum(right)
     recall, precision = found / num_truths, found / np.arange(1, len(right) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     if rule == "trapezoid":
         levels = np.interp(RECALL_LEVELS, np.concatenate([[0], recall, [1]]), np.concatenate([best[:1], best, [0]]))
-        if not len(right):
-            levels = np.interp(RECALL_LEVELS, [0, 1], [1, 0])
         return float(np.trapezoid(levels, RECALL_LEVELS))
     if rule.startswith("voc_all"):
         return float((np.diff(recall, prepend=0) * best).sum())
