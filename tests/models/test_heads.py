@@ -122,6 +122,17 @@ def test_scaling_by_hand():
     assert heads.features_scaled(state, np.array([[4.0, 6]])).tolist() == [[2, 1]]
 
 
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_a_constant_feature_keeps_its_scale_though_its_mean_is_rounded(power):
+    features = np.full((100, 2), 0.1, np.float32)  # whose sum by float32 is not 10
+    assert features.std(0).all()
+    assert heads.scaling(features, power)["scale"].tolist() == [1, 1]
+    features[0] = 0.1 + 1e-3
+    assert (heads.scaling(features, power)["scale"] < 1e-3).all()
+    tiny = np.array([[0.0], [1e-30]], np.float32)  # whose square float32 does not hold
+    assert heads.scaling(tiny)["scale"].tolist() == [1]
+
+
 def test_softmax_of_large_scores_does_not_overflow():
     assert heads.as_probabilities(np.array([[1000.0, 1000.0, -1e9]])).tolist() == [[0.5, 0.5, 0.0]]
 

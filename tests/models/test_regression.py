@@ -25,6 +25,13 @@ def test_the_first_step_by_hand():
     assert linear.history(state, features, targets).tolist() == [(1 + 25) / 2, (0.25 + 6.25) / 2]
 
 
+def test_a_constant_feature_says_nothing_though_its_mean_is_rounded():
+    features = np.full((3, 1), 0.1)  # whose sum by float64 is not .3
+    assert features.std(0).all()
+    state = linear.fit(features, np.array([1.0, 2, 6]), [], 0)
+    assert linear.values(state, features) == pytest.approx([3, 3, 3])
+
+
 @pytest.mark.parametrize("columns", [[], ["b"], ["c", "a"]])
 def test_descent_meets_the_normal_equations(columns):
     features, targets = table()

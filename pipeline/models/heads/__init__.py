@@ -29,10 +29,11 @@ def scaling(features: np.ndarray, power: float = 1.0) -> dict[str, np.ndarray]:
     state = {"power": np.array(power, np.float32), "mean": np.array(0, np.float32), "scale": np.array(1, np.float32)}
     features = features_scaled(state, features)
     std = features.std(0)
+    varies = (np.ptp(features, axis=0) > 0) & (std > 0)  # rounding gives constants a deviation; tiny squares vanish
     return {
         **state,
         "mean": features.mean(0).astype(np.float32),
-        "scale": np.where(std > 0, std, 1).astype(np.float32),
+        "scale": np.where(varies, std, 1).astype(np.float32),
     }
 
 

@@ -53,8 +53,9 @@ def fit(
     chosen = _positions(columns, names, features.shape[1])
     values, truth = features[:, chosen].astype(np.float64), targets.astype(np.float64)
     std = values.std(0)
+    varies = (np.ptp(values, axis=0) > 0) & (std > 0)  # rounding gives constants a deviation; tiny squares vanish
     mean = values.mean(0) if normalise else np.zeros(len(chosen))
-    scale = np.where(std > 0, std, 1) if normalise else np.ones(len(chosen))
+    scale = np.where(varies, std, 1) if normalise else np.ones(len(chosen))
     rows = np.column_stack([(values - mean) / scale, np.ones(len(values))])
     gram, cross, square = rows.T @ rows / len(rows), rows.T @ truth / len(rows), float((truth**2).mean())
     penalty = np.append(np.full(len(chosen), l2), 0)
