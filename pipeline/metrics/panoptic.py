@@ -175,7 +175,7 @@ def per_class(counts: Counts, classes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def per_image(counts: Counts, is_thing: Sequence[bool]) -> pa.Table:
-    """What `resampled` needs of each image: the four of `Counts` as lists, of things and of stuff apart.
+    """What `resampled` needs of each image: the four of `Counts` as lists, of things and of stuff apart, if any.
 
     Args:
         counts: of N images, [N, K] each.
@@ -187,6 +187,7 @@ def per_image(counts: Counts, is_thing: Sequence[bool]) -> pa.Table:
             f"{name}_{kind}": bootstrap.as_lists(values[:, of])
             for name, values in counts._asdict().items()
             for kind, of in ((THINGS, chosen), (STUFF, ~chosen))
+            if of.any()
         }
     )
 
@@ -202,7 +203,10 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
         Name to [R] float64, the mean over the classes that occur in truth or prediction; NaN where none does.
     """
     keys = [(kind, name) for kind in (THINGS, STUFF) for name in Counts._fields]
-    sums = bootstrap.sums(weights, *(bootstrap.as_matrix(table, f"{name}_{kind}") for kind, name in keys))
+    names = [f"{name}_{kind}" for kind, name in keys]
+    none = np.zeros((weights.shape[1], 0))  # no class is of the kind
+    counted = (bootstrap.as_matrix(table, name) if name in table.column_names else none for name in names)
+    sums = bootstrap.sums(weights, *counted)
     parts = {THINGS: _qualities(Counts(*sums[:4])), STUFF: _qualities(Counts(*sums[4:]))}
     parts[""] = tuple(np.hstack(both) for both in zip(parts[THINGS], parts[STUFF], strict=True))
     result = {}

@@ -191,6 +191,23 @@ def test_what_cannot_be_matched_is_refused():
             panoptic.evaluate(predictions=[bad], targets=[good], classes=CLASSES, is_thing=IS_THING)
 
 
+@pytest.mark.parametrize(("kind", "other"), [("things", "stuff"), ("stuff", "things")])
+def test_classes_of_one_kind_have_no_figures_of_the_other(kind, other):
+    pairs = [random_pair(np.random.default_rng(seed)) for seed in range(4)]
+    predictions, targets, crowds = zip(*pairs, strict=True)
+    both, one = (
+        panoptic.evaluate(predictions=predictions, targets=targets, classes=CLASSES, is_thing=is_thing, crowds=crowds)
+        for is_thing in (IS_THING, [kind == "things"] * 5)
+    )
+    for quality in ("pq", "sq", "rq"):
+        assert one.metrics[f"{quality}_{kind}"] == one.metrics[quality] == pytest.approx(both.metrics[quality])
+        assert one.metrics[f"{quality}_{other}"] is None
+    weights = bootstrap.weights(4, num_resamples=3, seed=1)
+    drawn, again = (panoptic.resampled(result.per_image, weights) for result in (both, one))
+    assert again["pq"] == pytest.approx(drawn["pq"])
+    assert np.isnan(again[f"pq_{other}"]).all()
+
+
 def test_nothing_predicted_is_zero_and_nothing_at_all_undefined():
     nothing, cat = segments([[0, 0]], []), segments([[1, 1]], [0])
     result = evaluated([(nothing, cat, np.zeros(1, bool))])
