@@ -176,12 +176,12 @@ class Segmentation(nn.Module):
         return self.losses(logits, batch), {"miou": (overlap, union), "pixel_accuracy": (overlap.sum(), counts.sum())}
 
     def losses(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The loss of logits that are known already, and its parts."""
+        """The loss of logits that are known already, and its parts; 0 where no pixel is scored."""
         assert batch.semantic is not None
-        cross_entropy = F.cross_entropy(
-            logits, batch.semantic, ignore_index=IGNORE, label_smoothing=self.label_smoothing
-        )
-        dice = soft_dice_loss(logits, batch.semantic)
+        scored = (batch.semantic != IGNORE).any()
+        target = torch.where(scored, batch.semantic, 0)  # the mean over no pixel, and its gradient, would be NaN
+        cross_entropy = F.cross_entropy(logits, target, ignore_index=IGNORE, label_smoothing=self.label_smoothing)
+        cross_entropy, dice = cross_entropy * scored, soft_dice_loss(logits, target) * scored
         return {"loss": cross_entropy + dice, "cross_entropy": cross_entropy, "dice": dice}
 
     def predict(self, images: Tensor) -> list[Prediction]:

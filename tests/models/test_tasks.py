@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from pipeline.errors import ParamsError
 from pipeline.models import tasks
 from pipeline.params import Training
-from pipeline.structures import Batch, DatasetInfo
+from pipeline.structures import IGNORE, Batch, DatasetInfo
 
 LOGITS = torch.tensor([[3.0, 5.0, -2.0], [1.0, 0.5, 1.25]])
 LABELS = torch.tensor([0, 2])
@@ -130,3 +130,25 @@ def test_a_classifier_of_a_single_class_is_sure_of_it():
     assert model.loss(images)["loss"].item() == 0
     with torch.no_grad():
         assert [p.scores.tolist() for p in model.eval().predict(images.images)] == [[1.0], [1.0]]
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_label_maps_that_are_not_scored_teach_a_segmenter_nothing(label_smoothing):
+    model = tasks.Segmentation(torch.nn.Conv2d(1, 3, 1), label_smoothing=label_smoothing)
+    images, ids, sizes = torch.rand(2, 1, 4, 4), ["a", "b"], [(4, 4)] * 2
+    parts = model.loss(Batch(images, ids, sizes, semantic=torch.full((2, 4, 4), IGNORE)))
+    assert {name: part.item() for name, part in parts.items()} == {"loss": 0, "cross_entropy": 0, "dice": 0}
+    parts["loss"].backward()
+    assert [parameter.grad.abs().max().item() for parameter in model.parameters()] == [0, 0]
+
+
+def test_the_loss_of_a_segmenter_by_hand():
+    # two pixels count, of classes 0 and 1, at probabilities 3/4 and 1/2; the third is not scored
+    logits = torch.tensor([[np.log(3.0), 0.0, 9.0], [0.0, 0.0, -9.0]]).reshape(1, 2, 1, 3)
+    target = torch.tensor([[[0, 1, IGNORE]]])
+    model = tasks.Segmentation(torch.nn.Identity())
+    parts = model.loss(Batch(logits, ["a"], [(1, 3)], semantic=target))
+    assert parts["cross_entropy"].item() == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
+    # 2 * 3/4 / (5/4 + 1) and 2 * 1/2 / (3/4 + 1)
+    assert parts["dice"].item() == pytest.approx(1 - (2 / 3 + 4 / 7) / 2)
+    assert parts["loss"].item() == pytest.approx(parts["cross_entropy"].item() + parts["dice"].item())
