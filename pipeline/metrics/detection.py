@@ -228,10 +228,13 @@ def evaluate_detections(
     Raises:
         ValueError: what cannot be judged: numbers that differ, a box or score that is not finite (pycocotools counts a
             NaN box as a perfect match), a box whose corners are swapped, a label that is no class, a missing mask or
-            keypoints, a mask whose run lengths are not those of its size.
+            keypoints, a mask whose run lengths are not those of its size; thresholds or limits that do not ascend.
     """
     if rule not in average_precision.RULES:
         raise ValueError(f"no rule {rule!r}; there are {', '.join(average_precision.RULES)}")
+    for name, values in (("iou_thresholds", iou_thresholds), ("max_detections", max_detections)):
+        if values is not None and not (len(values) and (np.diff(values) > 0).all()):
+            raise ValueError(f"{name} {list(values)} do not ascend; fix: give one or more, each above the one before")
     if isinstance(predictions, DetectionColumns) or isinstance(targets, ObjectColumns):
         if num_images is None:
             raise ValueError("columns say nothing of images without objects; fix: give num_images")
@@ -252,8 +255,8 @@ def evaluate_detections(
     found = Found(shown.images, shown.labels, shown.scores, areas)
     truths = Truths(truth.images, truth.labels, truth.areas, truth.iscrowd, ignored)
     if rule != "coco":
-        thresholds = np.array(iou_thresholds or (0.5,), np.float64)
-        most = max_detections[-1] if max_detections else None
+        thresholds = np.array((0.5,) if iou_thresholds is None else iou_thresholds, np.float64)
+        most = None if max_detections is None else max_detections[-1]
         return _by_other_rule(found, truths, overlap, rule, kind, thresholds, most, num_images, num_classes)
     areas_used = {name: ends for name, ends in AREAS.items() if kind != "keypoints" or name != "small"}
     if max_detections is None:

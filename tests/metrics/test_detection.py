@@ -220,6 +220,17 @@ def test_a_swapped_box_and_a_class_that_is_none_are_refused():
             detection.evaluate_detections(predictions=[prediction], targets=[objects()], num_classes=1)
 
 
+@pytest.mark.parametrize("rule", ["coco", "voc_all", "trapezoid"])
+@pytest.mark.parametrize("name", ["iou_thresholds", "max_detections"])
+@pytest.mark.parametrize("values", [[0.75, 0.5], [0.5, 0.5], []])
+def test_thresholds_and_limits_that_do_not_ascend_are_refused(rule, name, values):
+    numbers = values if name == "iou_thresholds" else [int(100 * value) for value in values]
+    call = {"predictions": [found()], "targets": [objects([[0, 0, 5, 5]])], "num_classes": 1, "rule": rule}
+    with pytest.raises(ValueError, match=rf"^{name} \[.*\] do not ascend"):
+        detection.evaluate_detections(**call, **{name: numbers})
+    detection.evaluate_detections(**call, **{name: np.unique([1, *numbers])})
+
+
 @pytest.mark.parametrize("kind", ["masks", "keypoints"])
 def test_detections_without_what_is_judged_are_refused(kind):
     """pycocotools scores boxes where masks are missing."""
