@@ -156,6 +156,8 @@ class Result:
         num_truths: [K] int64, truths to be found.
         rule: a key of `average_precision.RULES`.
         protocol: the rules behind the figures, as pairs of a name and a value.
+        thresholds: [T] float64, of IoU or OKS.
+        max_detections: D limits; None without one.
         curves: precision [T, R, K, A, D], recall [T, K, A, D] and scores; NaN without truth; None if not rule coco.
     """
 
@@ -164,6 +166,8 @@ class Result:
     num_truths: np.ndarray
     rule: str
     protocol: list[tuple[str, Any]]
+    thresholds: np.ndarray
+    max_detections: tuple[int, ...] | None
     curves: average_precision.Curves | None = None
     _parts: tuple[Found, Truths, Grid, Matched, int, np.ndarray | None] | None = field(default=None, repr=False)
 
@@ -290,7 +294,8 @@ def evaluate_detections(
         max_detections=tuple(max_detections),
         compiled=compiled,
     )
-    metrics = coco_figures(curves, grid.thresholds, tuple(areas_used), tuple(max_detections), kind)
+    limits = tuple(max_detections)
+    metrics = coco_figures(curves, grid.thresholds, tuple(areas_used), limits, kind)
     if federated is not None and federated.frequency is not None:
         for letter, name in (("r", "rare"), ("c", "common"), ("f", "frequent")):
             chosen = np.array([value == letter for value in federated.frequency], bool)
@@ -300,7 +305,9 @@ def evaluate_detections(
         ap=curves.final[..., 0].mean(1),
         num_truths=matched.num_truths[:, 0],
         rule=rule,
-        protocol=protocol(kind, rule, grid.thresholds, tuple(max_detections), federated),
+        protocol=protocol(kind, rule, grid.thresholds, limits, federated),
+        thresholds=grid.thresholds,
+        max_detections=limits,
         curves=curves,
         _parts=(found, truths, grid, matched, num_images, places),
     )
@@ -315,7 +322,7 @@ def coco_figures(
 ) -> dict[str, float | None]:
     """COCO's figures, twelve for boxes and masks, ten for keypoints, in its order; None where undefined."""
     precision, recall = curves.final, curves.recall
-    singles = {f"{share}": index for share in (50, 75) for index in np.flatnonzero(thresholds == share / 100)[:1]}
+    singles = _singles(thresholds)
     figures = {"map": _mean(precision[..., 0])}
     figures |= {f"map{share}": _mean(precision[index, ..., 0]) for share, index in singles.items()}
     figures |= {f"map_{name}": _mean(precision[..., area]) for area, name in enumerate(areas) if area}
@@ -325,6 +332,11 @@ def coco_figures(
         figures |= {f"{at}{share}": _mean(recall[index, ..., 0, -1]) for share, index in singles.items()}
     figures |= {f"mar_{name}": _mean(recall[..., area, -1]) for area, name in enumerate(areas) if area}
     return figures
+
+
+def _singles(thresholds: np.ndarray) -> dict[int, int]:
+    """Those of IoU .50 and .75, in hundredths, that are among the thresholds, and their places."""
+    return {share: index for share in (50, 75) for index in np.flatnonzero(thresholds == share / 100).tolist()}
 
 
 def protocol(
@@ -443,24 +455,29 @@ def _means(values: np.ndarray) -> np.ndarray:
 
 
 def per_class(result: Result, classes: list[str]) -> list[dict[str, Any]]:
-    """Numbers of objects, AP and AR of each class; None without truth."""
-    curves = _curves(result)
+    """Number of truths, AP (also at IoU .50 and .75, if judged there) and AR of each class; None without truth."""
+    curves, limits = _curves(result), result.max_detections or ()
     return [
         {
             "class": name,
             "num_truths": int(result.num_truths[index]),
             "ap": _mean(curves.final[:, :, index, 0]),
-            "ap50": _mean(curves.final[0, :, index, 0]),
-            "ap75": _mean(curves.final[5, :, index, 0]),
-            "ar100": _mean(curves.recall[:, index, 0, -1]),
+            **{f"ap{share}": _mean(curves.final[at, :, index, 0]) for share, at in _singles(result.thresholds).items()},
+            **{f"ar{most}": _mean(curves.recall[:, index, 0, -1]) for most in limits[-1:]},
         }
         for index, name in enumerate(classes)
     ]
 
 
-def precision_recall(result: Result) -> np.ndarray:
-    """[K, 101], precision at the least IoU by class and level of recall (0, .01, ... 1); NaN without truth."""
-    return _curves(result).final[0, :, :, 0].T
+def precision_recall(result: Result, iou_threshold: float = 0.5) -> np.ndarray:
+    """[K, 101], precision by class and level of recall (0, .01, ... 1); NaN without truth.
+
+    Raises:
+        ValueError: nothing was judged at that threshold.
+    """
+    for place in np.flatnonzero(result.thresholds == iou_threshold):
+        return _curves(result).final[place, :, :, 0].T
+    raise ValueError(f"no IoU threshold {iou_threshold} among {', '.join(map(str, result.thresholds.tolist()))}")
 
 
 @dataclass
@@ -668,4 +685,4 @@ def _by_other_rule(
     metrics = {"map": _mean(ap)} if len(thresholds) > 1 else {}
     metrics |= {name: _mean(ap[index]) for index, name in enumerate(names)}
     limits = (most,) if most else None
-    return Result(metrics, ap, num_truths, rule, protocol(kind, rule, thresholds, limits))
+    return Result(metrics, ap, num_truths, rule, protocol(kind, rule, thresholds, limits), thresholds, limits)

@@ -148,6 +148,24 @@ def test_per_class_figures_average_to_the_whole():
     assert np.isnan(detection.precision_recall(result)[3]).all()
 
 
+def test_figures_by_class_are_named_by_the_thresholds_and_limits_that_they_are_of():
+    # 8 x 10 of 10 x 10: IoU .8, so wrong from .85 on
+    call = {"predictions": [found([[0, 0, 8, 10]], [0.5])], "targets": [objects([[0, 0, 10, 10]])], "num_classes": 1}
+    few = detection.evaluate_detections(**call, iou_thresholds=[0.3, 0.75, 0.85], max_detections=[1, 7])
+    (row,) = detection.per_class(few, ["a"])
+    assert row == {
+        "class": "a",
+        "num_truths": 1,
+        "ap": pytest.approx(2 / 3),
+        "ap75": pytest.approx(1),
+        "ar7": pytest.approx(2 / 3),
+    }
+    assert detection.precision_recall(few, 0.75)[0] == pytest.approx(np.ones(101))
+    assert detection.precision_recall(few, 0.85).tolist() == [[0] * 101]
+    with pytest.raises(ValueError, match=r"no IoU threshold 0\.5 among 0\.3, 0\.75, 0\.85"):
+        detection.precision_recall(few)
+
+
 def test_nothing_detected_scores_zero():
     result = detection.evaluate_detections(predictions=[found()], targets=[objects([[0, 0, 10, 10]])], num_classes=2)
     assert result.metrics["map"] == result.metrics["mar100"] == 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,7 +88,7 @@ def judge(name: str, truth: Truth, found: Found, kind: Kind) -> Judged:
         predictions=predictions, targets=targets, num_classes=len(truth.classes), shown_score=SHOWN_SCORE
     )
     areas = [area for area in AREAS if kind != "keypoints" or area != "small"]
-    per_class = detection_details.by_size(result, _per_class(result, truth.classes, kind), areas)
+    per_class = detection_details.by_size(result, metrics.per_class(result, truth.classes), areas)
     mistakes = details.num_mistakes()
 
     def draw_pictures(folder: Path) -> None:
@@ -184,14 +183,6 @@ def _draw_worst(
 
 def _corners(boxes_xywh: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], 1)
-
-
-def _per_class(result: Result, classes: list[str], kind: Kind) -> list[dict[str, Any]]:
-    rows = metrics.per_class(result, classes)
-    for row in rows:
-        if kind == "keypoints":
-            row["ar20"] = row.pop("ar100")
-    return rows
 
 
 def _per_image(truth: Truth, shown: DetectionColumns, mistakes: list[int], result: Result) -> pa.Table:
