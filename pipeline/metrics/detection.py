@@ -29,8 +29,8 @@ from pipeline.metrics.detection_columns import (
     columns_of_table,
     object_columns_of,
 )
+from pipeline.metrics.detection_confusion import Outcome, outcome
 from pipeline.metrics.matching import Found, Grid, Matched, Overlap, Truths, match, match_best
-from pipeline.ops import boxes as box_ops
 from pipeline.structures import Objects
 
 __all__ = [
@@ -536,53 +536,6 @@ def _at_least(labels: np.ndarray, values: np.ndarray, scores: np.ndarray, num_cl
     counts = np.bincount(labels * (len(scores) + 1) + step, minlength=num_classes * (len(scores) + 1))
     table = counts.reshape(num_classes, -1)[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
     return np.vstack([table, table.sum(0)])
-
-
-@dataclass
-class Outcome:
-    """What became of one image's truths and detections at one IoU.
-
-    Attributes:
-        right: [N] bool, detections that take a truth.
-        wrong: [N] bool, those that take none; a detection on a crowd is neither.
-        missed: [M] bool, truths that no detection takes; a crowd cannot be missed.
-        near: [M] float32, the highest IoU of each truth with a detection of its class; 0 without one.
-    """
-
-    right: np.ndarray
-    wrong: np.ndarray
-    missed: np.ndarray
-    near: np.ndarray
-
-
-def outcome(*, prediction: Detections, target: Objects, iou_threshold: float = 0.5) -> Outcome:
-    """Greedy matching as COCO's: by falling score, each detection takes the free truth of its class it overlaps most.
-
-    Args:
-        prediction: boxes [N, 4], scores [N] and labels [N].
-        target: M truths.
-        iou_threshold: the least overlap of a match.
-    """
-    boxes, labels = prediction.boxes, prediction.labels
-    overlap = box_ops.iou(boxes.astype(np.float64), target.boxes.astype(np.float64))
-    overlap[labels[:, None] != target.labels[None, :]] = 0
-    free = ~target.iscrowd
-    right, wrong = (np.zeros(len(boxes), np.bool_) for _ in range(2))
-    for index in np.argsort(-prediction.scores, kind="stable"):
-        candidates = np.where(free, overlap[index], 0)
-        if candidates.max(initial=0) >= iou_threshold:
-            free[candidates.argmax()] = False
-            right[index] = True
-        else:
-            wrong[index] = not _on_crowd(boxes[index], labels[index], target, iou_threshold)
-    return Outcome(right, wrong, free, overlap.max(0, initial=0))
-
-
-def _on_crowd(box: np.ndarray, label: int, target: Objects, threshold: float) -> bool:
-    """Whether at least `threshold` of a box lies on one crowd of its class."""
-    crowds = target.boxes[target.iscrowd & (target.labels == label)]
-    sides = np.minimum(box[2:], crowds[:, 2:]) - np.maximum(box[:2], crowds[:, :2])
-    return bool((np.maximum(sides, 0).prod(1) >= threshold * box_ops.area(box)).any())
 
 
 def _curves(result: Result) -> average_precision.Curves:

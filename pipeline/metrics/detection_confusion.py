@@ -1,4 +1,4 @@
-"""What detections are taken for: a confusion matrix with background, and whether their scores can be trusted.
+"""What detections are taken for: right or wrong, a confusion matrix with background, and trust in their scores.
 
 One IoU threshold, greedy matching by falling score, first within the class, then across classes.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.metrics import classification
 from pipeline.metrics.classification import Calibration
-from pipeline.metrics.detection import Detections
+from pipeline.metrics.detection_columns import Detections
 from pipeline.ops import boxes as box_ops
 from pipeline.structures import Objects
 
@@ -61,7 +61,7 @@ def pair(prediction: Detections, target: Objects, iou_threshold: float) -> Pairi
 
 
 def greedy(overlap: np.ndarray, order: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Each detection in turn takes the free truth that it overlaps most; of equal ones the first.
+    """Each detection in turn takes the free truth that it overlaps most; of equal ones the last, as COCO has it.
 
     Args:
         overlap: [N, M], IoU, 0 where a pair is not allowed.
@@ -75,11 +75,45 @@ def greedy(overlap: np.ndarray, order: np.ndarray, iou_threshold: float) -> np.n
     able = np.any(overlap >= iou_threshold, axis=1)
     left = overlap.copy()
     for index in order[able[order]]:
-        best = left[index].argmax()
+        best = left.shape[1] - 1 - left[index, ::-1].argmax()
         if left[index, best] >= iou_threshold:
             taken[index] = best
             left[:, best] = 0
     return taken
+
+
+@dataclass
+class Outcome:
+    """What became of one image's truths and detections at one IoU.
+
+    Attributes:
+        right: [N] bool, detections that take a truth.
+        wrong: [N] bool, those that take none; a detection on a crowd is neither.
+        missed: [M] bool, truths that no detection takes; a crowd cannot be missed.
+        near: [M] float32, the highest IoU of each truth with a detection of its class; 0 without one and of a crowd.
+    """
+
+    right: np.ndarray
+    wrong: np.ndarray
+    missed: np.ndarray
+    near: np.ndarray
+
+
+def outcome(*, prediction: Detections, target: Objects, iou_threshold: float = 0.5) -> Outcome:
+    """What `pair` makes of the detections of one image within their classes.
+
+    Args:
+        prediction: N detections.
+        target: M truths.
+        iou_threshold: as of `pair`.
+    """
+    pairing = pair(prediction, target, iou_threshold)
+    right = pairing.truth_of >= 0
+    missed = ~target.iscrowd
+    missed[pairing.truth_of[right]] = False
+    own: np.ndarray = prediction.labels[:, None] == target.labels[None, :]
+    near = np.where(own, pairing.overlap, 0).max(0, initial=0)
+    return Outcome(right, ~right & ~pairing.ignored, missed, near)
 
 
 def confusion(

@@ -213,7 +213,18 @@ def test_outcome_worked_by_hand():
     assert result.right.tolist() == [True, False, False, False, False]
     assert result.wrong.tolist() == [False, True, True, False, True]
     assert result.missed.tolist() == [False, True, False]
-    assert result.near.tolist() == pytest.approx([1.0, 0.4, 100 / 1600])
+    assert result.near.tolist() == pytest.approx([1.0, 0.4, 0])
+
+
+def test_outcome_is_that_of_the_matches_where_overlaps_are_equal_and_boxes_empty():
+    target = objects([[0, 0, 10, 10], [4, 0, 14, 10], [50, 50, 90, 90]], iscrowd=[False, False, True])
+    # in the middle of both, so that the later one is taken; on the first one; a point far from the crowd
+    shown = found([[2, 0, 12, 10], [0, 0, 10, 10], [20, 20, 20, 20]], [0.9, 0.8, 0.7])
+    matches = detection.evaluate_detections(predictions=[shown], targets=[target], num_classes=1).matches
+    result = detection.outcome(prediction=shown, target=target)
+    assert result.right.tolist() == (matches.matched & ~matches.ignored & 1).tolist() == [1, 1, 0]
+    assert result.wrong.tolist() == (~(matches.matched | matches.ignored) & 1).tolist() == [0, 0, 1]
+    assert result.missed.tolist() == [False] * 3
 
 
 def test_outcome_agrees_with_the_matches_at_half_overlap():
