@@ -98,34 +98,10 @@ class Table:
     def __init__(self, root: Path, place: str | Path, columns: Mapping[str, str]) -> None:
         path = root / place
         self.name = shown(path, root)
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except FileNotFoundError:
-            raise PipelineError(f"{self.name}: no such file; fix: name the table") from None
-        except OSError as error:
-            raise PipelineError(f"{self.name}: not readable ({error.strerror}); fix: name a readable file") from None
-        except UnicodeDecodeError as error:
-            line = error.object[: error.start].count(b"\n") + 1
-            raise PipelineError(f"{self.name}:{line}: not UTF-8; fix: save the file as UTF-8") from None
-        first = text.partition("\n")[0]
-        delimiter = max(DELIMITERS, key=first.count)
-        reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
-        try:
-            lines = [(reader.line_num, fields) for fields in reader if any(field.strip() for field in fields)]
-        except csv.Error as error:
-            raise PipelineError(f"{self.name}:{reader.line_num}: not CSV ({error}); fix: quote the field") from None
-        if len(lines) < 2:
-            raise PipelineError(f"{self.name}: no header and rows; fix: write a header and one row per image or box")
-        header = [field.strip() for field in lines[0][1]]
+        header, lines = fields_of(path, self.name)
         self.columns = self._named(header, columns)
-        for number, fields in lines[1:]:
-            if len(fields) != len(header):
-                raise PipelineError(
-                    f"{self.name}:{number}: {len(fields)} fields where the header has {len(header)}; fix: correct it"
-                )
         self.rows: list[Row] = [
-            (number, {name: fields[position].strip() for name, position in self.columns.items()})
-            for number, fields in lines[1:]
+            (number, {name: fields[position] for name, position in self.columns.items()}) for number, fields in lines
         ]
 
     def _named(self, header: list[str], columns: Mapping[str, str]) -> dict[str, int]:
@@ -157,6 +133,47 @@ class Table:
         if not {"class", "target", "caption"} & set(found):
             raise PipelineError(f"{self.name}:1: no column of a class, target or caption; fix: give `columns`")
         return found
+
+
+def fields_of(path: Path, name: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header of a CSV file, and of each row its line and as many fields, all without the blanks around them.
+
+    Args:
+        path: of the file, separated by commas, semicolons or tabs.
+        name: of the file, for messages.
+
+    Raises:
+        PipelineError: it cannot be read, has no rows, or one of another length than the header.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise PipelineError(f"{name}: no such file; fix: name the table") from None
+    except OSError as error:
+        raise PipelineError(f"{name}: not readable ({error.strerror}); fix: name a readable file") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise PipelineError(f"{name}:{line}: not UTF-8; fix: save the file as UTF-8") from None
+    first = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=first.count)
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+    lines = []
+    try:
+        for fields in reader:
+            stripped = [field.strip() for field in fields]
+            if any(stripped):
+                lines.append((reader.line_num, stripped))
+    except csv.Error as error:
+        raise PipelineError(f"{name}:{reader.line_num}: not CSV ({error}); fix: quote the field") from None
+    if len(lines) < 2:
+        raise PipelineError(f"{name}: no header and rows; fix: write a header and one row per image or box")
+    (_, header), *rows = lines
+    for number, fields in rows:
+        if len(fields) != len(header):
+            raise PipelineError(
+                f"{name}:{number}: {len(fields)} fields where the header has {len(header)}; fix: correct it"
+            )
+    return header, rows
 
 
 class _Reader:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,18 +60,11 @@ def classification(truth: Path, predictions: Path, classes: Path | None, images:
 
 def _scores(path: Path, classes: Sequence[str]) -> tuple[dict[str, list[float]], bool]:
     """The scores [K] of each image, and whether they are probabilities; a class alone is a score of 1."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise PipelineError(f"{path.name}: not readable ({error.strerror}); fix: name a CSV file") from None
-    except UnicodeDecodeError:
-        raise PipelineError(f"{path.name}: not UTF-8; fix: save the file as UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    header = list(reader.fieldnames or [])
-    file = next((name for name in header if name.strip().lower() in tables.NAMES["file"]), None)
+    header, rows = tables.fields_of(path, path.name)
+    file = next((name for name in header if name.lower() in tables.NAMES["file"]), None)
     if file is None:
         raise PipelineError(f"{path.name}: no column for the image ({', '.join(header)}); fix: call one `file`")
-    label = next((name for name in header if name.strip().lower() in tables.NAMES["class"]), None)
+    label = next((name for name in header if name.lower() in tables.NAMES["class"]), None)
     missing = [name for name in classes if name not in header]
     if label is None and missing:
         raise PipelineError(
@@ -81,10 +72,9 @@ def _scores(path: Path, classes: Sequence[str]) -> tuple[dict[str, list[float]],
             f"{did_you_mean(missing[0], header)}"
         )
     found: dict[str, list[float]] = {}
-    for row in reader:
-        place, key = f"{path.name}:{reader.line_num}", row[file]
-        if None in row or None in row.values():
-            raise PipelineError(f"{place}: another number of columns than the header's; fix: correct the row")
+    for number, fields in rows:
+        row = dict(zip(header, fields, strict=True))
+        place, key = f"{path.name}:{number}", row[file]
         if key in found:
             raise PipelineError(f"{place} {file}: {key!r} stands there twice; fix: keep one")
         if not missing:

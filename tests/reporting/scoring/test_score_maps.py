@@ -141,6 +141,17 @@ def test_classes_and_scores_of_classes(tmp_path, capsys):
     assert figures(tmp_path)["log_loss"] is None  # a class alone says nothing of its chance
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_scores_of_classes_are_read_as_truth_is(tmp_path, delimiter):
+    for name, rows in (
+        ("truth", ["file,class", "a.jpg,cat", "b.jpg,dog"]),
+        ("found", [" file , dog,cat", "", "b.jpg, .7,.3 ", " a.jpg,.4,.6"]),
+    ):
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows).replace(",", delimiter) + "\n")
+    assert score(tmp_path, "classification") == 0
+    assert figures(tmp_path)["top1"] == 1
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -149,7 +160,8 @@ def test_classes_and_scores_of_classes(tmp_path, capsys):
         ("file,class\na.jpg,cat\na.jpg,cat\n", "found.csv:3 file: 'a.jpg' stands there twice"),
         ("file,cat,dog\na.jpg,.1,x\n", "found.csv:2 dog: not a number ('x')"),
         ("file,cat,dog\na.jpg,.1,nan\n", "found.csv:2 dog: not finite"),
-        ("file,cat,dog\na.jpg,.1\n", "found.csv:2: another number of columns"),
+        ('file,class\na.jpg,"cat\n', "found.csv:2: not CSV"),
+        ("file,cat,dog\na.jpg,.1\n", "found.csv:2: 2 fields where the header has 3"),
         ("file,cat\na.jpg,.1\n", "neither a column `class` nor one for the class 'dog'"),
         ("name,class\na.jpg,cat\n", "no column for the image"),
     ],
