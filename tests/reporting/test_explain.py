@@ -39,10 +39,11 @@ def params(tmp_path, monkeypatch):
     return schema.Params.model_construct(runs=runs, generators={})
 
 
-def report(name, figures, per_image=None):
+def report(name, figures, per_image=None, num_classes=3):
     folder = paths.run_report(name)
     folder.mkdir(parents=True)
-    content = {**figures, "protocol": [["rule", "by hand"]], "intervals": [["map50", 0.4, 0.6]]}
+    per_class = [{"class": str(index)} for index in range(num_classes)]
+    content = {**figures, "per_class": per_class, "protocol": [["rule", "by hand"]], "intervals": [["map50", 0.4, 0.6]]}
     (folder / "metrics.json").write_text(json.dumps(content))
     if per_image is not None:
         pq.write_table(per_image, folder / "per_image.parquet")
@@ -142,10 +143,12 @@ def test_a_label_maps_number_is_explained(params, capsys):
         ("ece", "10 bins of equal width", (abs(0.7 - 1) + abs(0.6 + 0.6 - 1)) / 3),
         ("log_loss", "in bits", -np.log2([0.7, 0.6, 0.4]).mean()),
         ("brier", "half of it, 0..1, as for two classes", (0.3**2 + 0.4**2 + 0.6**2) / 3),
+        # of three classes, of which the last one is neither true nor predicted
+        ("brier", "mean over the classes", 2 * (0.3**2 + 0.4**2 + 0.6**2) / 3 / 3),
     ],
 )
 def test_a_classifiers_number_is_explained(params, capsys, metric, rule, expected):
-    scores, labels = np.array([[0.7, 0.3], [0.4, 0.6], [0.6, 0.4]]), np.array([0, 1, 1])
+    scores, labels = np.array([[0.7, 0.3, 0], [0.4, 0.6, 0], [0.6, 0.4, 0]]), np.array([0, 1, 1])
     report(
         "labels",
         classification.metrics(scores=scores, labels=labels),

@@ -8,12 +8,11 @@ import pyarrow as pa
 from pipeline.reporting.explain.parts import Dialect, Explanation, mean, ratio, weighted
 
 
-def explain(table: pa.Table, metric: str) -> Explanation:
-    """From the per-image table."""
+def explain(table: pa.Table, metric: str, num_classes: int) -> Explanation:
+    """From the per-image table of a classifier of so many classes."""
     labels, predicted = (table.column(name).to_numpy() for name in ("label", "predicted"))
     if not len(labels):
         return Explanation(["no images"], [])
-    num_classes = int(max(labels.max(), predicted.max())) + 1
     matrix = np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, -1)
     right, truths, shown = np.diagonal(matrix), matrix.sum(1), matrix.sum(0)
     lines = [

@@ -43,7 +43,7 @@ def run(params: Params, name: str, metric: str) -> None:
     print("\nProtocol")
     for key, value in content["protocol"]:
         print(f"  {key.replace('_', ' ')}: {value}")
-    explanation = _explained(entry, name, metric, folder)
+    explanation = _explained(entry, name, metric, folder, len(content.get("per_class", [])))
     if explanation.lines:
         print("\nHow it came about")
         print("\n".join(f"  {line}" for line in explanation.lines))
@@ -58,7 +58,7 @@ def run(params: Params, name: str, metric: str) -> None:
         print(f"\n{explanation.missing}")
 
 
-def _explained(entry: Run | Generator, name: str, metric: str, folder: Path) -> Explanation:
+def _explained(entry: Run | Generator, name: str, metric: str, folder: Path, num_classes: int) -> Explanation:
     if isinstance(entry, Run) and entry.task == "detection":
         from pipeline.reporting.explain import detection
 
@@ -74,5 +74,5 @@ def _explained(entry: Run | Generator, name: str, metric: str, folder: Path) -> 
     if entry.task == "classification":
         from pipeline.reporting.explain import classification
 
-        return classification.explain(table, metric)
+        return classification.explain(table, metric, num_classes)
     return Explanation([], [], "other dialects need other features: see the protocol for those used here")
