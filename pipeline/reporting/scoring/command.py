@@ -61,6 +61,8 @@ def run(
         if form is not None:
             raise ParamsError(f"--format {form}: only for detection, instance and keypoints; fix: leave it out")
         verdict = _others(truth_path, predictions, task, images, classes)
+    if not verdict.per_image.num_rows:
+        raise PipelineError(f"--truth {truth_path}: no image to score; fix: name truth that has images")
     if out is not None:
         verdict_to(out, verdict)
     _show(verdict, worst, out)
@@ -173,5 +175,3 @@ def _show(verdict: Verdict, worst: list[tuple[str, int]], out: Path | None) -> N
         print(f"most mistakes: {named}")
     if out is not None:
         print(f"written to {out}")
-    elif not verdict.per_image.num_rows:
-        raise PipelineError("--truth: no image to score; fix: name truth that has images")

@@ -19,7 +19,7 @@ from pipeline.data.formats import Fault, Source, coco, voc, yolo
 from pipeline.data.formats.class_list import read_classes
 from pipeline.data.formats.coco import Id
 from pipeline.data.records import RawObject, Record
-from pipeline.errors import PipelineError
+from pipeline.errors import ParamsError, PipelineError
 from pipeline.metrics import overlaps
 from pipeline.metrics.detection import ObjectColumns
 from pipeline.reporting.scoring.results import Kind, ids_of
@@ -97,11 +97,19 @@ def read_voc(path: Path, kind: Kind, images: Path | None, one_based: bool) -> Tr
     """The objects of a folder in VOC's layout, of its folder of XML files, or of an image set in it.
 
     Raises:
+        ParamsError: a file that is no image set.
         PipelineError: a file is missing or wrong.
     """
     root, image_set = path, None
     if path.is_file():
-        image_set, root = path.resolve(), path.resolve().parents[2]
+        image_set = path.resolve()
+        above = next(iter(image_set.parents[2:3]), None)  # ROOT/ImageSets/Main/val.txt
+        if above is None or not (above / "Annotations").is_dir():
+            raise ParamsError(
+                f"--truth {path}: neither JSON nor an image set of VOC's, beside whose ImageSets are Annotations; "
+                "fix: name the truth"
+            )
+        root = above
     folder = "Annotations" if (root / "Annotations").is_dir() else "."
     beside = "JPEGImages" if (root / "JPEGImages").is_dir() else "."
     source = voc.read(

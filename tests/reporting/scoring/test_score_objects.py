@@ -405,6 +405,26 @@ def test_a_wrong_row_of_yolo_is_named(files, capsys, row, says):
     assert says in error
 
 
+def test_a_truth_without_images_is_refused_before_anything_is_written(files, capsys):
+    (files / "truth.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    (files / "results.json").write_text("[]")
+    assert score(files) == 1
+    assert "truth.json: no image to score; fix: name truth that has images" in capsys.readouterr().err
+    assert not (files / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["/x.csv", "/tmp/x.csv", "/tmp/a/x.csv"])
+def test_a_file_that_is_no_image_set_is_refused(monkeypatch, place):
+    from pathlib import Path
+
+    from pipeline.errors import ParamsError
+    from pipeline.reporting.scoring.truth import read_voc
+
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    with pytest.raises(ParamsError, match=f"^--truth {place}: neither JSON nor an image set of VOC's"):
+        read_voc(Path(place), "boxes", None, one_based=False)
+
+
 def test_options_that_do_not_fit_are_refused(files, capsys):
     assert "did you mean 'detection'" in refused(files, capsys, task="detections")
     assert "--predictions" in refused(files, capsys, predictions="nowhere.json")
