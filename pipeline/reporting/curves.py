@@ -42,14 +42,15 @@ def ticks(low: float, high: float, num: int, whole: bool = False) -> list[float]
     >>> ticks(0.12, 0.93, 5)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
-    if high <= low:
+    if high - low <= 1e-12 * max(abs(low), abs(high)):  # but for rounding one value
         margin = abs(low) * 0.1 or 1.0
         low, high = low - margin, high + margin
     step = nice_step(high - low, num)
     if whole:
         step = max(1.0, round(step))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    decimals = max(12, 3 - math.floor(math.log10(step)))  # .3, not 3 * .1
+    return [round(index * step, decimals) for index in range(first, last + 1)]
 
 
 def tick_label(value: float, step: float) -> str:

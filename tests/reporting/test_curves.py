@@ -76,6 +76,20 @@ def test_ticks_enclose_the_data_in_few_even_steps(low, span):
     assert max(steps) == pytest.approx(min(steps), rel=1e-3)
 
 
+@pytest.mark.parametrize(("low", "high"), [(1e-13, 3e-13), (1e-300, 9e-300), (-2e-15, 5e-16)])
+def test_ticks_of_tiny_numbers_are_apart(low, high):
+    marks = ticks(low, high, 5)
+    assert marks[0] <= low + 1e-9 * (high - low)
+    assert marks[-1] >= high - 1e-9 * (high - low)
+    steps = [b - a for a, b in pairwise(marks)]
+    assert 0 < max(steps) == pytest.approx(min(steps), rel=1e-2)
+    assert "<polyline" in line_chart("t", {"a": [(1, low), (2, high)]})
+
+
+def test_numbers_that_differ_by_rounding_are_one():
+    assert ticks(1.0, 1.0 + 2e-16, 5) == ticks(1.0, 1.0, 5)
+
+
 def test_steps_are_one_two_five():
     assert [nice_step(span, 5) for span in (1, 2, 5, 10)] == [0.2, 0.5, 1.0, 2.0]
 
