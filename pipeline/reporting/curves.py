@@ -13,6 +13,7 @@ from typing import NamedTuple
 NUM_COLOURS = 6
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 34, 38
+LEGEND_ROW = 16
 NO_QUANTITIES = ("epoch", "lr", "grad_norm")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 STYLE = (
@@ -159,11 +160,14 @@ def _chart(title: str, lines: Sequence[Line], keys: Mapping[str, Line], heading:
     x_ticks = [x for x in ticks(min(xs), max(xs), 7, whole) if min(xs) <= x <= max(xs)] or [xs[0]]
     low_x, high_x = (min(xs), max(xs)) if max(xs) > min(xs) else (xs[0] - 1, xs[0] + 1)
 
+    spots = _legend(heading, keys)
+    top = TOP + LEGEND_ROW * max((row for row, _ in spots), default=0)
+
     def place_x(x: float) -> float:
         return LEFT + (x - low_x) / (high_x - low_x) * (WIDTH - LEFT - RIGHT)
 
     def place_y(y: float) -> float:
-        return HEIGHT - BOTTOM - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - top - BOTTOM)
 
     name = escape(title)
     parts = [
@@ -183,7 +187,6 @@ def _chart(title: str, lines: Sequence[Line], keys: Mapping[str, Line], heading:
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(f'<text class="heading" x="4" y="14" dy="0.32em">{escape(heading)}</text>')
-    offset = float(LEFT) + 8 + 4 * max(0, len(heading) - 4)
     for line in lines:
         if len(line.points) == 1:
             x, y = line.points[0]
@@ -191,10 +194,23 @@ def _chart(title: str, lines: Sequence[Line], keys: Mapping[str, Line], heading:
         else:
             path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in line.points)
             parts.append(f'<polyline points="{path}" {line.style}/>')
-    for label, line in keys.items():
-        place = f'x1="{offset:.1f}" x2="{offset + 16:.1f}" y1="14" y2="14"'
+    for (label, line), (row, offset) in zip(keys.items(), spots, strict=True):
+        y = 14 + LEGEND_ROW * row
+        place = f'x1="{offset:.1f}" x2="{offset + 16:.1f}" y1="{y}" y2="{y}"'
         parts.append(f'<line class="key" {place} {line.style}/>')
-        parts.append(f'<text x="{offset + 21:.1f}" y="14" dy="0.32em">{escape(label)}</text>')
-        offset += 21 + 6.4 * len(label) + 16
+        parts.append(f'<text x="{offset + 21:.1f}" y="{y}" dy="0.32em">{escape(label)}</text>')
     parts.append("</svg>")
     return "".join(parts)
+
+
+def _legend(heading: str, keys: Iterable[str]) -> list[tuple[int, float]]:
+    """The row and the left end of each key, behind the heading; a key that would be cut begins another row."""
+    spots = []
+    row, offset = 0, float(LEFT) + 8 + 4 * max(0, len(heading) - 4)
+    for label in keys:
+        width = 21 + 6.4 * len(label)
+        if spots and offset + width > WIDTH:
+            row, offset = row + 1, float(LEFT) + 8
+        spots.append((row, offset))
+        offset += width + 16
+    return spots

@@ -138,3 +138,17 @@ def test_a_chart_that_stands_alone_brings_its_colours_and_is_well_formed():
     root = ET.fromstring(svg)
     assert (root.attrib["width"], root.attrib["height"]) == ("210", "115")
     assert all(f"--series-{index}:#" in svg for index in range(6))
+
+
+def test_a_legend_that_would_be_cut_goes_on_in_a_row_below():
+    points = [(1, 0.0), (2, 1.0)]
+    root = ET.fromstring(line_chart("t", {"classification": points, "short": points, "a rather long name": points}))
+    keys = [line.attrib for line in root.iter("line") if line.attrib["class"] == "key"]
+    assert [key["y1"] for key in keys] == ["14", "14", "14"]
+    root = ET.fromstring(line_chart("t", {f"{name} of the loss": points for name in ("class", "box", "mask", "mean")}))
+    keys = [line.attrib for line in root.iter("line") if line.attrib["class"] == "key"]
+    assert [key["y1"] for key in keys] == ["14", "14", "30", "30"]
+    texts = [text.attrib for text in root.iter("text") if text.text and text.text.endswith("of the loss")]
+    assert [text["y"] for text in texts] == ["14", "14", "30", "30"]
+    # the plot begins as much lower
+    assert all(f"{WIDTH - RIGHT:.1f},{TOP + 16:.1f}" in line.attrib["points"] for line in root.iter("polyline"))
