@@ -212,4 +212,6 @@ def _chart(metric: str, sides: Mapping[str, Trained]) -> str:
     columns = {label: one.training for label, one in sides.items()}
     quantity = metric if all(f"val_{metric}" in known for known in columns.values()) else "loss"
     names = " and ".join(one.name for one in sides.values())
-    return curves.overlay(f"{quantity} of {names} by epoch", quantity, columns, heading=quantity.replace("_", " "))
+    unit = curves.shared_unit((one.model, one.training) for one in sides.values())
+    heading = quantity.replace("_", " ")
+    return curves.overlay(f"{quantity} of {names} by {unit}", quantity, columns, heading, unit)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
+from pipeline.params import is_fitted
+
 NUM_COLOURS = 6
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 34, 38
@@ -101,7 +103,13 @@ def line_chart(title: str, series: Series, heading: str = "", x_label: str = "ep
     return _chart(title, list(lines.values()), lines, heading, x_label)
 
 
-def overlay(title: str, quantity: str, sides: Mapping[str, Mapping[str, Sequence[float]]], heading: str = "") -> str:
+def overlay(
+    title: str,
+    quantity: str,
+    sides: Mapping[str, Mapping[str, Sequence[float]]],
+    heading: str = "",
+    x_label: str = "epoch",
+) -> str:
     """The curves of one quantity of several trainings over each other, a colour for each.
 
     Args:
@@ -109,6 +117,7 @@ def overlay(title: str, quantity: str, sides: Mapping[str, Mapping[str, Sequence
         quantity: a column of training.csv, such as `loss`; with it that of the validation split, dashed.
         sides: what a training is called -> columns by name, `epoch` among them.
         heading: above the vertical axis.
+        x_label: below the horizontal axis.
 
     Returns:
         As `line_chart`; an empty string too where no side has more than one epoch.
@@ -125,7 +134,20 @@ def overlay(title: str, quantity: str, sides: Mapping[str, Mapping[str, Sequence
         return ""
     if {line.dash for line in lines} == {0, 1}:
         keys["validation"] = Line((), None, 1)
-    return _chart(title, lines, keys, heading, "epoch")
+    return _chart(title, lines, keys, heading, x_label)
+
+
+def unit_of(model: str, columns: Mapping[str, Sequence[float]]) -> str:
+    """What the rows of a training.csv count: of a fitted model steps from 0, or the combinations of its options."""
+    if not is_fitted(model):
+        return "epoch"
+    return "step" if columns.get("epoch", [1])[0] == 0 else "combination of options, as listed"
+
+
+def shared_unit(trainings: Iterable[tuple[str, Mapping[str, Sequence[float]]]]) -> str:
+    """What the rows of several trainings, each a model and its columns, count; a single row counts nothing."""
+    units = [unit_of(model, columns) for model, columns in trainings if len(columns.get("epoch", ())) > 1]
+    return " or ".join(dict.fromkeys(units)) or "epoch"
 
 
 def quantities(columns: Iterable[str]) -> list[str]:
@@ -205,7 +227,7 @@ def _chart(title: str, lines: Sequence[Line], keys: Mapping[str, Line], heading:
 
 def _legend(heading: str, keys: Iterable[str]) -> list[tuple[int, float]]:
     """The row and the left end of each key, behind the heading; a key that would be cut begins another row."""
-    spots = []
+    spots: list[tuple[int, float]] = []
     row, offset = 0, float(LEFT) + 8 + 4 * max(0, len(heading) - 4)
     for label in keys:
         width = 21 + 6.4 * len(label)

@@ -10,10 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.params import is_fitted
 from pipeline.reporting.contents import Contents, DataReport, Trained
 from pipeline.reporting.contrasts import Contrast, note
-from pipeline.reporting.curves import Series, line_chart, quantities
+from pipeline.reporting.curves import Series, line_chart, quantities, unit_of
 from pipeline.reporting.scores import Kind, printed, score
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def charts(one: Trained) -> list[Any]:
     scores = {name: points for name, points in columns.items() if name.removeprefix("val_") in judged}
     rates = {"lr": columns["lr"]} if "lr" in columns else {}
     norms = {"grad norm": columns["grad_norm"]} if "grad_norm" in columns else {}
-    unit = unit_of(one)
+    unit = unit_of(one.entry.model, one.training)
 
     def chart(what: str, series: Series) -> str:
         return line_chart(f"{what} of {one.name} by {unit}", series, x_label=unit)
@@ -147,13 +146,6 @@ def charts(one: Trained) -> list[Any]:
         ("Mean norm of the gradient before clipping", line_chart(f"Gradient norm of {one.name} by epoch", norms)),
     )
     return [(caption, inline(svg)) for caption, svg in drawn if svg] if len(epochs) > 1 else []
-
-
-def unit_of(one: Trained) -> str:
-    """What the rows of a training log count: of a fitted model steps from 0, or the combinations of its options."""
-    if not is_fitted(one.entry.model):
-        return "epoch"
-    return "step" if one.training.get("epoch", [1])[0] == 0 else "combination of options, as listed"
 
 
 def inline(svg: str) -> Any:

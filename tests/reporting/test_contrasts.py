@@ -4,6 +4,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,25 @@ def test_curves_of_both_are_drawn_where_one_has_more_than_an_epoch(found: dict[s
     assert [text.text for text in root.iter("text")][-3:] == ["idea", "foil", "validation"]
     assert found["same"].chart  # a foil of three epochs beside a dot
     assert len(list(ET.fromstring(found["guess"].chart).iter("polyline"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("models", "rows", "unit"),
+    [
+        (("classification/resnet", "classification/resnet"), (3, 5), "epoch"),
+        (("heads/knn", "heads/svm"), (3, 5), "combination of options, as listed"),
+        (("heads/knn", "classification/resnet"), (3, 5), "combination of options, as listed or epoch"),
+        (("heads/knn", "classification/resnet"), (1, 5), "epoch"),  # a lone dot counts nothing
+    ],
+)
+def test_curves_say_what_their_rows_count(models, rows, unit) -> None:
+    sides = {}
+    for label, model, num in zip(("idea", "foil"), models, rows, strict=True):
+        training = {"epoch": [float(n + 1) for n in range(num)], "loss": [1.0 / (n + 1) for n in range(num)]}
+        sides[label] = SimpleNamespace(name=label, model=model, training=training)
+    root = ET.fromstring(contrasts._chart("top1", sides))
+    assert root.attrib["aria-label"] == f"loss of idea and foil by {unit}"
+    assert unit in [text.text for text in root.iter("text")]
 
 
 def test_the_stage_writes_numbers_curves_and_tables(planted: Params) -> None:

@@ -58,19 +58,27 @@ def overlaid(run: RunComparison) -> list[tuple[str, str]]:
         PipelineError: a side's training.csv is not what `train` writes.
     """
     sides: dict[str, dict[str, list[float]]] = {}
+    models = []
     for label, arm in (("base", run.base), ("head", run.head)):
         path = MAPPINGS[arm.mapping](arm.name) / "training.csv" if arm else None
         data = arm.revision.read(path) if arm and path else None
         if arm is None or data is None:
             return []
+        models.append(str(arm.entry.get("model")))
         sides[label] = training_columns(data.decode("utf-8", errors="replace"), f"{path} of {arm.revision.name}")
     if sides["base"] == sides["head"]:
         return []
+    unit = curves.shared_unit(zip(models, sides.values(), strict=True))
     return [
-        (f"{score(run.task, quantity).label.capitalize()} by epoch", svg)
+        (f"{_begun(score(run.task, quantity).label)} by {unit}", svg)
         for quantity in curves.quantities(sides["head"])
-        if (svg := curves.overlay(f"{quantity} of {run.title} by epoch", quantity, sides))
+        if (svg := curves.overlay(f"{quantity} of {run.title} by {unit}", quantity, sides, x_label=unit))
     ]
+
+
+def _begun(label: str) -> str:
+    """A score as a sentence begins with it; names such as mIoU stay as they are."""
+    return label.capitalize() if label.islower() else label
 
 
 def pairs(run: RunComparison) -> list[Pair]:

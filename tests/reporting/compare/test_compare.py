@@ -315,6 +315,7 @@ def test_training_curves_of_both_sides_lie_over_each_other(repository: Repositor
     found = compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=20)
     by_run = {run.title: page.overlaid(run) for run in found.runs}
     assert [caption for caption, _ in by_run["changed"]] == ["Loss by epoch", "Top-1 by epoch"]
+    assert ">epoch</text>" in by_run["changed"][0][1]
     assert by_run["same"] == []
     loss = by_run["changed"][0][1]
     assert loss.count("<polyline") == 4
@@ -327,3 +328,17 @@ def test_training_curves_of_both_sides_lie_over_each_other(repository: Repositor
     repository.commit("broken")
     with pytest.raises(PipelineError, match=r"changed/training\.csv of HEAD:2 loss: not a number \('much'\)"):
         page.render(compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=20))
+
+
+def test_curves_of_what_is_fitted_count_its_steps_and_names_of_scores_stay(repository: Repository) -> None:
+    for lr, losses in ((0.1, (3, 2)), (0.2, (3, 1))):
+        repository.run("line", scores(1, 0.7), lr=lr)
+        repository.params["runs"]["line"]["model"] = "regression/linear"
+        rows = [f"{step},{loss},0.5,0.25" for step, loss in enumerate(losses)]
+        place = repository.folder / "reports/runs/line/training.csv"
+        place.write_text("\n".join(["epoch,loss,val_rmse,val_mae", *rows]))
+        repository.commit(str(lr))
+    (run,) = compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=20).runs
+    curves = page.overlaid(run)
+    assert [caption for caption, _ in curves] == ["Loss by step", "RMSE by step", "MAE by step"]
+    assert all(">step</text>" in svg and 'of line by step"' in svg for _, svg in curves)
