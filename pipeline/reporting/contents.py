@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.reporting.scores import KINDS, Kind, kind, kind_of, printed
+from pipeline.reporting.scores import KINDS, Kind, figures, kind, kind_of, printed
 
 if TYPE_CHECKING:
     from pipeline.params import Generator, Params, Run
@@ -266,11 +266,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_metrics(path: Path) -> dict[str, float | None]:
     """The scalars of a metrics.json, None where undefined."""
-    return {
-        name: value
-        for name, value in read_json(path).items()
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    }
+    return figures(read_json(path))
 
 
 def read_training(path: Path) -> dict[str, list[float]]:

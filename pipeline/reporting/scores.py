@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,6 +174,15 @@ KINDS = {
         is_share=False,
     ),
 }
+
+
+def figures(content: Mapping[str, Any]) -> dict[str, float | None]:
+    """The scalars of a metrics.json, None where undefined."""
+    return {
+        name: value
+        for name, value in content.items()
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    }
 
 
 def kind_of(model: str) -> str:

@@ -164,5 +164,10 @@ def test_unknown_names_are_told(params):
     report("maps", {"miou": 0.5})
     with pytest.raises(ParamsError, match="no metric 'miuo'; did you mean 'miou'"):
         command.run(params, "maps", "miuo")
+    with pytest.raises(ParamsError, match="no metric 'protocol'; choices: miou$"):
+        command.run(params, "maps", "protocol")
     with pytest.raises(PipelineError, match="fix: dvc repro"):
         command.run(params, "labels", "top1")
+    (paths.run_report("maps") / "metrics.json").write_text("[]")
+    with pytest.raises(PipelineError, match=r"metrics\.json: holds a list, not an object; fix: dvc repro"):
+        command.run(params, "maps", "miou")

@@ -18,7 +18,7 @@ from pipeline.params import is_fitted, merge
 from pipeline.reporting import judging
 from pipeline.reporting.compare.revisions import Revision
 from pipeline.reporting.judging import Change, changes
-from pipeline.reporting.scores import kind, kind_of
+from pipeline.reporting.scores import figures, kind, kind_of
 
 MAPPINGS = {"runs": paths.run_report, "generators": paths.generator_report}
 UPSTREAM = {"augmented": "augmentations", "checkpoints": "runs", "features": "features", "raw": "datasets"}
@@ -55,11 +55,7 @@ class Arm:
     @property
     def figures(self) -> dict[str, float | None]:
         """The scalars of metrics.json."""
-        return {
-            name: value
-            for name, value in self.content.items()
-            if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-        }
+        return figures(self.content)
 
     @property
     def seeds(self) -> dict[str, SeedSpread]:
@@ -229,10 +225,10 @@ def _judged(title: str, base: Arm | None, head: Arm | None, *, num_resamples: in
     result.code = [change.what for change in changes(code, other_code)]
     result.data = [change.what for change in changes(dict(_data(base)), dict(_data(head)))]
     rules = base.pairs("protocol"), head.pairs("protocol")
-    figures = {*base.figures} | {*head.figures}
-    result.unequal = judging.unequal_rules(*rules, figures)
+    known_figures = {*base.figures} | {*head.figures}
+    result.unequal = judging.unequal_rules(*rules, known_figures)
     if not result.unequal:
-        own = {change.what for change in changes(*rules)} & figures  # rules of one metric alone
+        own = {change.what for change in changes(*rules)} & known_figures  # rules of one metric alone
         shared = [name for name in base.figures if name in head.figures and name not in own]
         result.differences = judging.differences(base, head, result.task, shared, num_resamples=num_resamples)
         result.differences += [

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import paths
-from pipeline.errors import ParamsError, PipelineError, did_you_mean
+from pipeline.errors import ParamsError, did_you_mean
 from pipeline.metrics import lookup
 from pipeline.params import Generator, Params, Run
+from pipeline.reporting.contents import read_json
 from pipeline.reporting.explain.parts import Explanation, shown
+from pipeline.reporting.scores import figures
 
 
 def run(params: Params, name: str, metric: str) -> None:
@@ -24,18 +25,14 @@ def run(params: Params, name: str, metric: str) -> None:
     """
     entry = params.learner(name)
     folder = paths.generator_report(name) if isinstance(entry, Generator) else paths.run_report(name)
-    try:
-        content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PipelineError(
-            f"{folder / 'metrics.json'}: not readable ({type(error).__name__}); fix: dvc repro evaluate@{name}"
-        ) from None
-    figures = {key: value for key, value in content.items() if not isinstance(value, list | dict)}
-    if metric not in figures:
-        raise ParamsError(f"{name} has no metric {metric!r}; {did_you_mean(metric, figures)}")
+    content = read_json(folder / "metrics.json")
+    found = figures(content)
+    if metric not in found:
+        raise ParamsError(f"{name} has no metric {metric!r}; {did_you_mean(metric, found)}")
+    reported = found[metric]
     ends = {key: (low, high) for key, low, high in content.get("intervals", [])}.get(metric)
     between = f", 95% interval {ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
-    print(f"{metric} of {name}: {shown(figures[metric])}{between}")
+    print(f"{metric} of {name}: {shown(reported)}{between}")
     known = lookup(entry.task, metric)
     if known is not None:
         good = {True: "; higher is better", False: "; lower is better", None: ""}[known.higher_is_better]
@@ -50,9 +47,7 @@ def run(params: Params, name: str, metric: str) -> None:
     if explanation.dialects:
         print("\nWhat other dialects say of the same predictions")
         for rule, value in explanation.dialects:
-            change = ""
-            if value is not None and figures[metric] is not None:
-                change = f"{value - figures[metric]:+.4f}"
+            change = "" if value is None or reported is None else f"{value - reported:+.4f}"
             print(f"  {shown(value):>9}  {change:>8}  {rule}")
     if explanation.missing:
         print(f"\n{explanation.missing}")
