@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ class State(ABC):
                 raise PipelineError(f"{self.prefix}{path}: not UTF-8; fix: git checkout {path}") from None
         raise PipelineError(f"{self.prefix}{path}: no such file; fix: dvc repro, then git add {path}")
 
-    def md5_of(self, path: str, md5s: dict[str, str]) -> str:
+    def md5_of(self, path: str, md5s: Mapping[str, str]) -> str:
         """The hash of a file or folder by DVC's rules, from those of all files; empty where it is not there."""
         files = self.files(path)
         if files == [path]:
@@ -97,16 +97,13 @@ class Commit(State):
 
     def __init__(self, root: Path, revision: str = "HEAD") -> None:
         self.root, self.prefix = root, f"{revision}:"
-        listed = self._git("ls-tree", "-r", "-z", "--full-tree", revision, "--", self._within())
+        within = self._git("rev-parse", "--show-prefix").decode().strip()  # the project's folder in the repository
+        listed = self._git("ls-tree", "-r", "-z", "--full-tree", revision, "--", within or ".")
         self.blobs: dict[str, str] = {}
         for line in filter(None, listed.decode("utf-8", "surrogateescape").split("\0")):
             (_, kind, blob), name = line.partition("\t")[0].split(), line.partition("\t")[2]
             if kind == "blob":
-                self.blobs[name.removeprefix(self._within().removesuffix("."))] = blob
-
-    def _within(self) -> str:
-        """The project's folder in the repository, with a slash; a dot where it is the repository."""
-        return self._git("rev-parse", "--show-prefix").decode().strip() or "."
+                self.blobs[name.removeprefix(within)] = blob
 
     def _git(self, *arguments: str, given: bytes | None = None) -> bytes:
         try:
@@ -127,6 +124,8 @@ class Commit(State):
     def contents(self, files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """The bytes of files, one at a time."""
         names = [name for name in files if name in self.blobs]
+        if not names:
+            return
         answer = self._git("cat-file", "--batch", given="".join(f"{self.blobs[name]}\n" for name in names).encode())
         start = 0
         for name in names:

@@ -45,10 +45,12 @@ class Found(NamedTuple):
     Attributes:
         objects: for each hash that the name of an object in the cache says, the one that its content has.
         md5s: of the files of the workspace.
+        folders: the md5 of each file in a folder of the cache, by the folder's hash; None where its list is not there.
     """
 
     objects: dict[str, str | None]
     md5s: dict[str, str]
+    folders: dict[str, dict[str, str] | None]
 
     def is_cached(self, md5: str) -> bool:
         """Whether the cache holds an object as it should be."""
@@ -91,8 +93,9 @@ def run(*, committed: bool = False) -> int:
             for line in lines:
                 print(line)
         root = Path(repo.root_dir)
-        if committed or _has_commit(root):
-            for line in _commit(Commit(root), project):
+        head = Commit(root) if committed else _head(root)
+        if head is not None:
+            for line in _commit(head, project):
                 if line.removeprefix("HEAD:") not in told:
                     told[line] = line
                     print(line)
@@ -101,11 +104,13 @@ def run(*, committed: bool = False) -> int:
     return 1 if told else 0
 
 
-def _has_commit(root: Path) -> bool:
+def _head(root: Path) -> Commit | None:
+    """What git has at HEAD; None outside git and before the first commit."""
     try:
-        return bool(Commit(root).blobs)
+        head = Commit(root)
     except PipelineError:
-        return False
+        return None
+    return head if head.blobs else None
 
 
 def _workspace(repo: Repo, project: Project) -> tuple[str, list[str]]:
@@ -121,7 +126,12 @@ def _workspace(repo: Repo, project: Project) -> tuple[str, list[str]]:
     with byte_progress("verify", total) as count:
         contents = objects.hashes([each.path for each in cached], count)
         md5s = state.md5s(needed, count)
-    found = Found({each.md5: contents[each.path] for each in cached}, md5s)
+    folders = {entry.md5 for entry in lock.outs if entry.is_folder and entry.path not in project.in_git}
+    found = Found(
+        {each.md5: contents[each.path] for each in cached},
+        md5s,
+        {md5: objects.listed(objects.place(project.cache, md5)) for md5 in folders},
+    )
     lines = [
         *_damaged_objects(lock, project, found, cached, state),
         *_outputs(lock, project, found, state),
@@ -138,18 +148,18 @@ def _is_inside(entry: Entry) -> bool:
     return bool(entry.md5) and not path.is_absolute() and ".." not in path.parts and "://" not in entry.path
 
 
-def _parts(entry: Entry, project: Project) -> dict[str, str] | None:
+def _parts(entry: Entry, found: Found) -> dict[str, str] | None:
     """The md5 of each file of a cached output by its path; None where the folder's list is not in the cache."""
     if not entry.is_folder:
         return {entry.path: entry.md5}
-    listed = objects.listed(objects.place(project.cache, entry.md5))
+    listed = found.folders[entry.md5]
     return None if listed is None else {f"{entry.path}/{name}": md5 for name, md5 in listed.items()}
 
 
-def _objects_of(entry: Entry, project: Project) -> list[str]:
+def _objects_of(entry: Entry, found: Found) -> list[str]:
     """The objects that an output needs, as far as they are known."""
     folder = [entry.md5] if entry.is_folder else []
-    return [*folder, *(_parts(entry, project) or {}).values()]
+    return [*folder, *(_parts(entry, found) or {}).values()]
 
 
 def _repair(entry: Entry, project: Project, found: Found, state: State) -> str:
@@ -168,7 +178,7 @@ def _damaged_objects(
     owners: dict[str, Entry] = {}
     for entry in lock.outs:
         if entry.md5 and entry.path not in project.in_git:
-            owners.update(dict.fromkeys(_objects_of(entry, project), entry))
+            owners.update(dict.fromkeys(_objects_of(entry, found), entry))
     for each in cached:
         if found.is_cached(each.md5):
             continue
@@ -200,13 +210,13 @@ def _outputs(lock: Record, project: Project, found: Found, state: Workspace) -> 
             if now != entry.md5:
                 yield _uncached(entry, now, found, state)
             continue
-        wanted = _objects_of(entry, project)
-        is_whole = _parts(entry, project) is not None and all(map(found.is_cached, wanted))
+        wanted = _objects_of(entry, found)
+        is_whole = _parts(entry, found) is not None and all(map(found.is_cached, wanted))
         if not now and not any(md5 in found.objects for md5 in wanted):
             nowhere.append(entry)
         elif now != entry.md5:
             fix = f"dvc checkout --force {entry.path}" if is_whole else _repair(entry, project, found, state)
-            yield f"{_different(entry, project, found, state, now)}; fix: {fix}"
+            yield f"{_different(entry, found, state, now)}; fix: {fix}"
         if any(md5 in found.objects for md5 in wanted) or now:
             for md5 in wanted:
                 if md5 not in found.objects:
@@ -219,16 +229,16 @@ def _outputs(lock: Record, project: Project, found: Found, state: Workspace) -> 
         yield f"{len(nowhere)} outputs: neither in the workspace nor in the cache ({names}); fix: {fix}"
 
 
-def _different(entry: Entry, project: Project, found: Found, state: Workspace, now: str) -> str:
+def _different(entry: Entry, found: Found, state: Workspace, now: str) -> str:
     """An output that is not as it was written, by the first file in it that is wrong."""
     if not now:
         return f"{entry.path}: missing, {entry.stage} wrote it"
-    for name, md5 in (_parts(entry, project) or {}).items():
+    for name, md5 in (_parts(entry, found) or {}).items():
         have = found.md5s.get(name)
         if have != md5:
             what = f"damaged or changed (its md5 is {have}, {paths.LOCK} has {md5})" if have else "missing"
             return f"{name}: {what}, {entry.stage} wrote it"
-    known = set(_parts(entry, project) or {})
+    known = set(_parts(entry, found) or {})
     for name in state.files(entry.path) if known else ():
         if name not in known:
             return f"{name}: {entry.stage} did not write it"
@@ -256,7 +266,7 @@ def _stale(lock: Record, project: Project, state: State, md5s: Mapping[str, str]
     for entry in lock.deps:
         if entry.path in made or not _is_inside(entry) or entry.stage not in project.stages:
             continue
-        now = state.md5_of(entry.path, dict(md5s))
+        now = state.md5_of(entry.path, md5s)
         is_of_outs = any(out.startswith(f"{entry.path}/") for out in made)
         if now and now != entry.md5 and not is_of_outs:
             users[entry.path, now].append(entry.stage)
@@ -301,7 +311,7 @@ def _commit(state: Commit, project: Project) -> Iterator[str]:
     tracked = [entry for entry in (*lock.outs, *lock.deps) if state.files(entry.path)]
     ignore: Callable[[int], None] = lambda _: None  # noqa: E731
     md5s = state.md5s(sorted({name for entry in tracked for name in state.files(entry.path)}), ignore)
-    found = Found({}, md5s)
+    found = Found({}, md5s, {})
     for entry in lock.outs:
         now = state.md5_of(entry.path, md5s)
         if now != entry.md5 and (now or entry.path in project.in_git):

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import chdir
@@ -293,3 +294,16 @@ def test_the_workspace_is_left_as_it_is(project: Path) -> None:
     flip(project / "data/weights.bin")
     assert verify.run() == 1
     assert state() == before
+
+
+def test_git_is_asked_once_and_each_list_of_a_folder_read_once(
+    project: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, read = [], []
+    run, listed = subprocess.run, objects.listed
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: asked.append(command[:2]) or run(command, **how))
+    monkeypatch.setattr(objects, "listed", lambda manifest: read.append(manifest) or listed(manifest))
+    assert say() == (0, [])
+    assert [command for command in asked if command == ["git", "ls-tree"]] == [["git", "ls-tree"]]
+    assert asked.count(["git", "rev-parse"]) == 1
+    assert len(read) == len(set(read)) == 1  # of data/raw/digits
