@@ -1,7 +1,8 @@
-"""Merges dvc.lock as git's merge driver: stage by stage, so that branches which changed different runs meet.
+"""dvc.lock as a whole: read, written, and merged as git's merge driver does it.
 
-Where both sides changed one stage in different ways, neither result is that of the merged inputs: its entry is
-dropped, and the next `dvc repro` runs that stage.
+It is merged stage by stage, so that branches which changed different runs meet. Where both sides changed one stage in
+different ways, neither result is that of the merged inputs: its entry is dropped, and the next `dvc repro` runs that
+stage.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.errors import PipelineError
+
+FIX = f"fix: git checkout {paths.LOCK}, or dvc repro"
 
 
 def merge(
@@ -46,29 +49,64 @@ def merge_files(base: Path, ours: Path, theirs: Path) -> list[str]:
     Raises:
         PipelineError: a version is not a lock file; `ours` stays as it was.
     """
-    from ruamel.yaml import YAML
-
-    old, one, other = (_stages(path) for path in (base, ours, theirs))
+    old, one, other = (_version(path) for path in (base, ours, theirs))
     merged, dropped = merge(old, one, other)
-    yaml = YAML()
-    yaml.default_flow_style = False
-    with paths.written_whole(ours) as temporary, temporary.open("w", encoding="utf-8") as file:
-        yaml.dump({"schema": "2.0", "stages": merged}, file)
+    write(ours, merged)
     return dropped
 
 
-def _stages(path: Path) -> dict[str, Any]:
+def _version(path: Path) -> dict[str, Any]:
+    is_empty = path.is_file() and not path.stat().st_size  # as the base is where both sides added the file
+    return {} if is_empty else read(path)
+
+
+def read(path: Path = paths.LOCK) -> dict[str, dict[str, Any]]:
+    """`stages` of a file.
+
+    Raises:
+        PipelineError: it cannot be read, or is no lock file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = getattr(error, "strerror", None) or str(error)
+        raise PipelineError(f"{path}: not readable ({what}); {FIX}") from None
+    return stages(text, str(path))
+
+
+def stages(text: str, place: str) -> dict[str, dict[str, Any]]:
+    """The entries of a lock file by stage.
+
+    Args:
+        text: of the file.
+        place: how a message names it.
+
+    Raises:
+        PipelineError: merge markers, an empty file, or something else than a lock file.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    if any(line.startswith(("<<<<<<<", ">>>>>>>")) for line in text.splitlines()):
+        raise PipelineError(f"{place}: a merge marker; fix: git checkout --ours {paths.LOCK}, then dvc repro")
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise PipelineError(
-            f"{path}: not readable as dvc.lock ({str(error).splitlines()[0]}); fix: dvc repro"
-        ) from None
-    content = {} if content is None else content  # both sides added the file
-    stages = content.get("stages", {}) if isinstance(content, dict) else None
-    if not isinstance(stages, dict):
-        raise PipelineError(f"{path}: not a lock file; fix: git checkout it from one side, then dvc repro")
-    return stages
+        found = YAML(typ="safe").load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise PipelineError(f"{place}: not readable ({str(error).splitlines()[0]}); {FIX}") from None
+    entries = found.get("stages") if isinstance(found, dict) else None
+    if not isinstance(entries, dict):
+        raise PipelineError(f"{place}: {'empty' if found is None else 'not a lock file'}; {FIX}")
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise PipelineError(f"{place} {name}: not a stage ({entry!r}); {FIX}")
+    return {str(name): entry for name, entry in entries.items()}
+
+
+def write(path: Path, entries: Mapping[str, Any]) -> None:
+    """Writes a lock file of these entries, as DVC writes it, whole or not at all."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.default_flow_style = False
+    with paths.written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yaml.dump({"schema": "2.0", "stages": dict(entries)}, file)

@@ -2,13 +2,20 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import lock
 from pipeline.errors import PipelineError
+from pipeline.lint import leftovers
 from pipeline.lock import merge, merge_files
+from pipeline.params import Params, load
+from pipeline.reporting.compare.revisions import Revision
+from pipeline.stages import track
+from pipeline.trust import record
 
 PROJECT = Path(__file__).parent.parent
 
@@ -30,9 +37,45 @@ def test_what_is_no_lock_file_is_refused_and_ours_stays(tmp_path: Path) -> None:
     ours, broken = tmp_path / "ours", tmp_path / "broken"
     ours.write_text("schema: '2.0'\nstages: {}\n")
     broken.write_text("<<<<<<< HEAD\na: [")
-    with pytest.raises(PipelineError, match="not readable as dvc"):
+    with pytest.raises(PipelineError, match=r"broken: a merge marker; fix: "):
         merge_files(ours, ours, broken)
     assert ours.read_text() == "schema: '2.0'\nstages: {}\n"
+
+
+def test_what_is_written_anew_has_the_bytes_of_dvc(tmp_path: Path) -> None:
+    text = (PROJECT / "dvc.lock").read_text(encoding="utf-8")
+    lock.write(tmp_path / "dvc.lock", lock.stages(text, "dvc.lock"))
+    assert (tmp_path / "dvc.lock").read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda params: lock.read(),
+        lambda params: record.read(Path("dvc.lock").read_text(), "dvc.lock"),
+        lambda params: leftovers.find(params, []),
+        track.read_entries,
+        lambda params: Revision("workspace", "").stages,
+    ],
+)
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "empty"),
+        ("stages: 3\n", "not a lock file"),
+        ("stages: {a: 3}\n", "not a stage"),
+        ("stages:\n<<<<<<< ours\n  a: {}\n", "a merge marker"),
+        ("stages: [\n", "not readable"),
+    ],
+)
+def test_all_readers_refuse_what_is_no_lock_file(
+    read: Callable[[Params], object], text: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load(PROJECT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.lock").write_text(text)
+    with pytest.raises(PipelineError, match=rf"^dvc\.lock.*: {what}.*; fix: git checkout "):
+        read(params)
 
 
 def test_git_merges_two_branches_that_changed_different_runs(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def score(**changed: str) -> list[str]:
         (["repro", "--jobs", "0"], 2, "--jobs"),
         (["doctor", "now"], 2, "unexpected extra argument"),
         (["verify", "--comitted"], 2, "--committed"),
-        (["merge-lock", "none", "none", "none"], 1, "none: not readable as dvc.lock"),
+        (["merge-lock", "none", "none", "none"], 1, "none: not readable (No such file or directory)"),
         (["explain-metric", "x", "map"], 2, "no run or generator 'x'"),
         (["train", "digits"], 2, "no 'digits' in runs or generators"),
         (["Train", "digits"], 2, "did you mean 'train'?"),

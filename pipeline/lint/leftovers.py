@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import paths
+from pipeline import lock, paths
 from pipeline.params import Params
 
 
@@ -39,28 +39,13 @@ def find(params: Params, stages: Collection[str]) -> Leftovers:
         kept = {place(name) for name in names}
         if parent.is_dir():
             folders += [path for path in sorted(parent.iterdir()) if path.is_dir() and path not in kept]
-    return Leftovers(folders, [name for name in _lock_entries() if name not in stages])
-
-
-def _lock_entries() -> list[str]:
-    from ruamel.yaml import YAML
-
-    content = YAML(typ="safe").load(paths.LOCK.read_text(encoding="utf-8")) if paths.LOCK.is_file() else None
-    return list((content or {}).get("stages") or {})
+    entries = lock.read() if paths.LOCK.is_file() else {}
+    return Leftovers(folders, [name for name in entries if name not in stages])
 
 
 def prune(found: Leftovers) -> None:
     """Removes them; what stands in DVC's cache stays there until `dvc gc`."""
-    from ruamel.yaml import YAML
-
     for folder in found.folders:
         shutil.rmtree(folder)
-    if not found.entries:
-        return
-    yaml = YAML()  # as DVC reads and writes the file
-    yaml.default_flow_style = False
-    content = yaml.load(paths.LOCK.read_text(encoding="utf-8"))
-    for name in found.entries:
-        del content["stages"][name]
-    with paths.written_whole(paths.LOCK) as temporary, temporary.open("w", encoding="utf-8") as file:
-        yaml.dump(content, file)
+    if found.entries:
+        lock.write(paths.LOCK, {name: entry for name, entry in lock.read().items() if name not in found.entries})

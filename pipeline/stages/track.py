@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import paths
+from pipeline import lock, paths
 from pipeline.errors import PipelineError
 from pipeline.reporting.contents import read_metrics, read_training
 from pipeline.reporting.scores import kind, kind_of
@@ -73,7 +73,7 @@ def read_entries(params: Params) -> list[Entry]:
     """
     ledger = read_ledger()
     entries = []
-    for title, content in _read_lock().items():
+    for title, content in lock.read().items():
         stage, _, name = title.partition("@")
         if stage == OWN or (name and name not in getattr(params, SECTIONS.get(stage, ""), {})):
             continue
@@ -151,22 +151,6 @@ def read_ledger() -> dict[tuple[str, str | None], dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             continue
     return last
-
-
-def _read_lock() -> dict[str, dict[str, Any]]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        content = YAML(typ="safe").load(paths.LOCK.read_text(encoding="utf-8"))
-        return dict(content["stages"])
-    except FileNotFoundError:
-        raise PipelineError(f"{paths.LOCK}: no such file; fix: dvc repro") from None
-    except (YAMLError, UnicodeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise PipelineError(
-            f"{paths.LOCK}: not what DVC writes ({reason}); fix: git checkout it, then dvc repro"
-        ) from None
 
 
 def _summary(params: Params) -> dict[str, float | None]:

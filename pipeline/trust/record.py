@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pipeline import paths
+from pipeline import lock, paths
 from pipeline.errors import PipelineError
 
 MD5 = "md5"
@@ -56,29 +56,14 @@ def read(text: str, place: str) -> Record:
         place: how a message names it.
 
     Raises:
-        PipelineError: merge markers, an empty file, or something else than a lock file.
+        PipelineError: it is no lock file, or an entry has no path.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    fix = f"fix: git checkout {paths.LOCK}, or dvc repro"
-    if any(line.startswith(("<<<<<<<", ">>>>>>>")) for line in text.splitlines()):
-        raise PipelineError(f"{place}: a merge marker; fix: git checkout --ours {paths.LOCK}, then dvc repro")
-    try:
-        content = YAML(typ="safe").load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise PipelineError(f"{place}: not readable ({str(error).splitlines()[0]}); {fix}") from None
-    stages = content.get("stages") if isinstance(content, dict) else None
-    if not isinstance(stages, dict):
-        raise PipelineError(f"{place}: {'empty' if content is None else 'not a lock file'}; {fix}")
     found = Record([], [], {})
-    for name, stage in stages.items():
-        if not isinstance(stage, dict):
-            raise PipelineError(f"{place} {name}: not a stage ({stage!r}); {fix}")
+    for name, stage in lock.stages(text, place).items():
         found.outs.extend(_entries(name, stage.get("outs"), place))
         found.deps.extend(_entries(name, stage.get("deps"), place))
         params = stage.get("params") or {}
-        found.params[str(name)] = dict(params.get(str(paths.PARAMS)) or {}) if isinstance(params, dict) else {}
+        found.params[name] = dict(params.get(str(paths.PARAMS)) or {}) if isinstance(params, dict) else {}
     return found
 
 
@@ -87,9 +72,7 @@ def _entries(stage: str, listed: Any, place: str) -> Iterator[Entry]:
         if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
             raise PipelineError(f"{place} {stage}: an entry without a path ({entry!r}); fix: dvc repro {stage}")
         is_md5 = entry.get("hash") == MD5
-        yield Entry(
-            str(stage), entry["path"], str(entry.get("md5") or "") if is_md5 else "", int(entry.get("size") or 0)
-        )
+        yield Entry(stage, entry["path"], str(entry.get("md5") or "") if is_md5 else "", int(entry.get("size") or 0))
 
 
 def differences(recorded: Mapping[str, Any], params: Any) -> Iterator[tuple[str, Any, Any]]:

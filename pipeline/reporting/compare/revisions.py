@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths
+from pipeline import lock, paths
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
 
 WORKSPACE = "workspace"
@@ -83,28 +83,32 @@ class Revision:
     @cached_property
     def params(self) -> dict[str, Any]:
         """What params.yaml holds, unchecked: another state of the code may know other keys."""
-        return self._yaml(paths.PARAMS)
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+
+        place = f"{paths.PARAMS} of {self.name}"
+        try:
+            content = YAML(typ="safe").load(self._text(paths.PARAMS))
+        except YAMLError as error:
+            what = str(error).splitlines()[0]
+            raise PipelineError(f"{place}: not readable as YAML ({what}); fix: mend it there") from None
+        if not isinstance(content, dict):
+            raise PipelineError(f"{place}: not a mapping; fix: mend it there")
+        return content
 
     @cached_property
     def stages(self) -> dict[str, Any]:
         """The stages of dvc.lock by name."""
-        return dict(self._yaml(paths.LOCK).get("stages") or {})
+        return lock.stages(self._text(paths.LOCK), f"{paths.LOCK} of {self.name}")
 
-    def _yaml(self, path: Path) -> dict[str, Any]:
-        from ruamel.yaml import YAML
-        from ruamel.yaml.error import YAMLError
-
+    def _text(self, path: Path) -> str:
         data = self.read(path)
         if data is None:
             raise PipelineError(f"{path}: {self.name} has no such file; fix: commit it there, or name another revision")
         try:
-            content = YAML(typ="safe").load(data.decode("utf-8"))
-        except (YAMLError, UnicodeDecodeError) as error:
-            what = str(error).splitlines()[0]
-            raise PipelineError(f"{path} of {self.name}: not readable as YAML ({what}); fix: mend it there") from None
-        if not isinstance(content, dict):
-            raise PipelineError(f"{path} of {self.name}: not a mapping; fix: mend it there")
-        return content
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise PipelineError(f"{path} of {self.name}: not UTF-8 ({error}); fix: mend it there") from None
 
     def metrics(self, folder: Path) -> dict[str, Any] | None:
         """The metrics.json of a report's folder; None where there is none.
