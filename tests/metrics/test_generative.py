@@ -136,17 +136,27 @@ def test_parts_of_kid_are_its_slopes_in_the_weights():
         assert (parts[index] - parts.mean()) / 20 == pytest.approx(slope, rel=0.1, abs=2e-3)
 
 
-def test_the_interval_of_fid_holds_what_other_samples_would_give():
+def kid_alone(features, reference):
+    return generative.kid(features=features, reference=reference)[0]
+
+
+@pytest.mark.parametrize(
+    ("distance", "parts_of"), [(generative.fid, generative.fid_parts), (kid_alone, generative.kid_parts)]
+)
+def test_the_interval_holds_what_other_samples_would_give_and_is_no_wider(distance, parts_of):
     rng = np.random.default_rng(0)
     reference = normal(400, 3, 1)
     drawn = [rng.normal(0.3, 1.2, (150, 3)) for _ in range(60)]
-    distances = [generative.fid(features=rows, reference=reference) for rows in drawn]
-    inside = 0
+    distances = [distance(features=rows, reference=reference) for rows in drawn]
+    inside, widths = 0, []
     for rows in drawn:
-        parts = generative.fid_parts(features=rows, reference=reference)
+        parts = parts_of(features=rows, reference=reference)
         low, high = bootstrap.interval(bootstrap.weights(150, num_resamples=200) @ parts / 150)
         inside += low <= np.mean(distances) <= high
+        widths.append(high - low)
     assert 0.85 <= inside / 60 <= 1
+    # of a normal law 95% lie within 1.96 standard deviations, which 60 draws tell to about 9%
+    assert np.mean(widths) == pytest.approx(3.92 * np.std(distances), rel=0.2)
 
 
 def a_table(num_features=4, num=40):
