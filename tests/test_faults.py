@@ -41,7 +41,9 @@ def test_every_test_that_is_named_exists(file: str, test: str) -> None:
 
 def test_no_cell_of_a_csv_file_is_a_formula() -> None:
     number = re.compile(r"[+-]?[0-9.]+(?:e[+-]?[0-9]+)?")
-    for path in (PROJECT / "reports").rglob("*.csv"):
+    tables = list((PROJECT / "reports").rglob("*.csv"))
+    assert {path.name for path in tables} >= {"training.csv", "trials.csv"}
+    for path in tables:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         assert all(re.fullmatch(r"[a-z0-9_.]+", name) for name in header), path
@@ -54,7 +56,9 @@ def test_json_never_holds_a_bare_nan(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="JSON"):
             paths.write_json(tmp_path / "x.json", {"a": [value]})
     assert list(tmp_path.iterdir()) == []
-    for path in (PROJECT / "reports").rglob("*.json"):
+    files = list((PROJECT / "reports").rglob("*.json"))
+    assert {path.name for path in files} >= {"metrics.json", "gallery.json", "best.json"}
+    for path in files:
         assert not re.search(r"[:\[,]\s*(NaN|-?Infinity)\b", re.sub(r'"[^"]*"', '""', path.read_text(encoding="utf-8")))
 
 

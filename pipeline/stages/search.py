@@ -22,6 +22,8 @@ from pipeline.training.trial import Trials
 
 EDGE = 0.05
 """Share of a range at either end: a best trial there says that better ones may lie outside."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a cell that a spreadsheet computes."""
 
 
 def run(params: Params, name: str) -> None:
@@ -157,7 +159,13 @@ def _write_table(path: Path, entry: Search, trials: list[Trial]) -> None:
         table.writerow(["trial", "state", entry.metric, "epochs", *entry.space])
         for trial in trials:
             value = "" if trial.value is None else f"{trial.value:.6g}"
-            table.writerow([trial.number, trial.state, value, trial.epochs, *map(_as_text, trial.values.values())])
+            table.writerow([trial.number, trial.state, value, trial.epochs, *map(_as_cell, trial.values.values())])
+
+
+def _as_cell(value: Any) -> str:
+    """As text that no spreadsheet computes: an apostrophe goes before words that it would take for a formula."""
+    text = _as_text(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA) else text
 
 
 def _as_text(value: Any) -> str:

@@ -248,3 +248,14 @@ def test_a_whole_grid_says_what_each_option_explains() -> None:
     assert search.explained(trials) == pytest.approx({"a": 2.25 / 3.5, "b": 1 / 3.5})
     assert search.explained([*trials, Trial(4, "diverged", None, 1, {"a": 2, "b": "x"})]) == {}
     assert search.explained([Trial(i, "complete", 1.0, 1, {"a": i}) for i in range(3)]) == {}
+
+
+def test_no_choice_is_a_formula_in_the_table(tmp_path: Path) -> None:
+    base = {"run": "r", "model": "m", "dataset": "d", "inputs": "raw/d", "metric": "val_loss", "method": "grid"}
+    choices = ["=1+1", "@x", "plain", -1, [1, 2]]
+    entry = Search.model_validate({**base, "space": {"k": {"choices": choices}}})
+    trials = [Trial(number, "complete", -0.5, 1, {"k": value}) for number, value in enumerate(choices)]
+    search._write_table(tmp_path / "trials.csv", entry, trials)
+    rows = list(csv.reader((tmp_path / "trials.csv").read_text().splitlines()))
+    assert [row[-1] for row in rows] == ["k", "'=1+1", "'@x", "plain", "-1", "[1, 2]"]
+    assert {row[2] for row in rows[1:]} == {"-0.5"}
