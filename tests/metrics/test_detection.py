@@ -380,7 +380,9 @@ def test_federated_figures_equal_another_implementation_of_lvis(tmp_path):
         predictions=predictions, targets=targets, num_classes=4, federated=federated
     ).metrics
     names = {"AP": "map", "AP50": "map50", "AP75": "map75", "APs": "map_small", "APm": "map_medium", "APl": "map_large"}
-    names |= {"APr": "map_rare", "APc": "map_common", "APf": "map_frequent"}
+    names |= {"APr": "map_rare", "APc": "map_common", "APf": "map_frequent", "AR@300": "mar300"}
+    names |= {"ARs@300": "mar_small", "ARm@300": "mar_medium", "ARl@300": "mar_large"}
+    assert set(names.values()) == set(ours)
     for theirs, name in names.items():
         assert ours[name] == pytest.approx(expected[theirs], abs=1e-12), name
 

@@ -151,6 +151,20 @@ def test_boundary_counts_equal_masks_eroded_one_by_one():
             assert (intersection[value], union[value]) == ((first & second).sum(), (first | second).sum())
 
 
+def test_boundary_iou_pools_the_bands_of_all_images_class_by_class():
+    pairs = random_maps(shape=(60, 66))
+    width = segmentation.outline_width((60, 66))
+    ious = []
+    for value in range(4):
+        bands = [[eroded_band((m == value) & (pair[1] != IGNORE), width) for m in pair] for pair in pairs]
+        ious.append(sum((a & b).sum() for a, b in bands) / sum((a | b).sum() for a, b in bands))
+    assert len({round(iou, 3) for iou in ious}) == 4
+    counts = scored(pairs, 5)  # the last class occurs nowhere
+    assert segmentation.metrics(counts)["boundary_iou"] == pytest.approx(np.mean(ious), rel=1e-12)
+    found = [row["boundary_iou"] for row in segmentation.per_class(counts, list("abcde"))]
+    assert found == [*(pytest.approx(iou, rel=1e-12) for iou in ious), None]
+
+
 def test_resampled_with_weights_of_one_equals_the_metrics():
     counts = scored(random_maps(), 5)
     result = segmentation.resampled(segmentation.per_image(counts), np.ones((3, 6), np.uint16))
