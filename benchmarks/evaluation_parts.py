@@ -7,7 +7,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +83,8 @@ def resampling(repeats: int) -> dict[str, float]:
 
 def brute(_: int) -> dict[str, Any]:
     """The standard error of map from 300 resamples of 60 images, each evaluated anew by pycocotools."""
+    from tests.metrics.conftest import repeated
+
     num_images, num_resamples = 60, 300
     found, truth = columns(num_images)
     drawn = bootstrap.weights(num_images, num_resamples=num_resamples)
@@ -102,18 +103,9 @@ def brute(_: int) -> dict[str, Any]:
     return {"relative": abs(error / expected - 1), "note": note}
 
 
-def repeated(some: Any, images: np.ndarray) -> Any:
-    """The columns of a list of images, the same one perhaps many times."""
-    parts = [np.flatnonzero(some.images == image) for image in images]
-    rows = np.concatenate(parts)
-    values = {name: value if value is None else value[rows] for name, value in vars(some).items()}
-    return type(some)(**values | {"images": np.repeat(np.arange(len(images)), [len(part) for part in parts])})
-
-
 def equality(num_sets: int) -> dict[str, Any]:
     """Values of the arrays and figures that differ from pycocotools, over random sets of the tests."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "metrics"))
-    from conftest import random_set
+    from tests.metrics.conftest import random_set
 
     differing, values, means = 0, 0, []
     for seed in range(num_sets):

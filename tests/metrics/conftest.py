@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,14 @@ def random_set(seed: int, kind: str) -> Set:
         guessed[near] = points[source[near]] + rng.normal(0, 2, (near.sum(), 17, 2))
         found.keypoints = np.concatenate([guessed, np.ones((num, 17, 1))], axis=2)
     return found, truth, num_images, num_classes
+
+
+def repeated(columns: Any, images: np.ndarray) -> Any:
+    """The columns of a list of images, the same one perhaps many times."""
+    parts = [np.flatnonzero(columns.images == image) for image in images]
+    rows = np.concatenate([np.zeros(0, int), *parts])
+    values = {name: value if value is None else value[rows] for name, value in vars(columns).items()}
+    return type(columns)(**values | {"images": np.repeat(np.arange(len(images)), [len(part) for part in parts])})
 
 
 @pytest.fixture(scope="session")

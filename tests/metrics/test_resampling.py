@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.metrics import detection, reference, resampling
 from pipeline.metrics.detection import evaluate_detections, resampled
+from tests.metrics.conftest import repeated
 
 
 def judged(detection_set, seed, kind):
@@ -16,14 +17,6 @@ def judged(detection_set, seed, kind):
         predictions=found, targets=truth, num_images=num_images, num_classes=num_classes, kind=kind
     )
     return found, truth, num_images, num_classes, result, pa.table(detection.per_image(result))
-
-
-def repeated(columns, images):
-    """The columns of a list of images, the same one perhaps many times."""
-    parts = [np.flatnonzero(columns.images == image) for image in images]
-    rows = np.concatenate([np.zeros(0, int), *parts])
-    values = {name: value if value is None else value[rows] for name, value in vars(columns).items()}
-    return type(columns)(**values | {"images": np.repeat(np.arange(len(images)), [len(part) for part in parts])})
 
 
 @pytest.mark.parametrize("kind", ["boxes", "keypoints"])
