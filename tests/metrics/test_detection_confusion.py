@@ -1,24 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics.detection import Detections
 from pipeline.metrics.detection_confusion import calibration, confusion, pair
-from pipeline.structures import Objects
-
-
-def row(*starts, width=10):
-    """Boxes of `width` x 10 pixels that begin at the given columns."""
-    return np.array([[x, 0, x + width, 10] for x in starts], np.float32).reshape(-1, 4)
-
-
-def truths(boxes, labels, crowd=()):
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    iscrowd = np.isin(np.arange(len(boxes)), crowd)
-    return Objects(boxes=boxes, labels=np.array(labels, np.int64), area=areas, iscrowd=iscrowd)
-
-
-def found(boxes, labels, scores):
-    return Detections(boxes=boxes, labels=np.array(labels, np.int64), scores=np.array(scores, np.float32))
+from tests.detections import found, row, truths
 
 
 def test_confusion_worked_by_hand():

@@ -1,26 +1,10 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics.detection import Detections
 from pipeline.metrics.detection_errors import IGNORED, KINDS, RIGHT, error_types
-from pipeline.structures import Objects
+from tests.detections import found, row, truths
 
 NAMES = list(KINDS)
-
-
-def row(*starts, width=10):
-    """Boxes of `width` x 10 pixels that begin at the given columns."""
-    return np.array([[x, 0, x + width, 10] for x in starts], np.float32).reshape(-1, 4)
-
-
-def truths(boxes, labels, crowd=()):
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    iscrowd = np.isin(np.arange(len(boxes)), crowd)
-    return Objects(boxes=boxes, labels=np.array(labels, np.int64), area=areas, iscrowd=iscrowd)
-
-
-def found(boxes, labels, scores):
-    return Detections(boxes=boxes, labels=np.array(labels, np.int64), scores=np.array(scores, np.float64))
 
 
 @pytest.mark.parametrize(

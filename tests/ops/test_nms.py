@@ -3,11 +3,7 @@ import pytest
 
 from pipeline.ops.boxes import diou, iou
 from pipeline.ops.nms import diou_nms, nms, nms_per_class, soft_nms, weighted_box_fusion
-
-
-def row(*starts, width=10):
-    """Boxes of `width` x 10 pixels that begin at the given columns."""
-    return np.array([[x, 0, x + width, 10] for x in starts], np.float32)
+from tests.detections import row
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,11 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics.detection import Detections
 from pipeline.params import DetectionEvaluation
 from pipeline.reporting.verdicts.suppression import described, suppressed
+from tests.detections import found, row
 
 CHOICES = DetectionEvaluation.model_fields["suppression"].annotation.__args__
-
-
-def row(*starts, width=10):
-    """Boxes of `width` x 10 pixels that begin at the given columns."""
-    return np.array([[x, 0, x + width, 10] for x in starts], np.float32).reshape(-1, 4)
-
-
-def found(boxes, labels, scores):
-    return Detections(boxes=boxes, labels=np.array(labels, np.int64), scores=np.array(scores, np.float32))
 
 
 def evaluation(suppression, **options):
