@@ -239,7 +239,12 @@ def per_image(*, scores: np.ndarray, labels: np.ndarray, probabilities: bool = T
     Returns:
         label, predicted, correct, correct_top<k>, scores; of probabilities also probability_of_truth,
         probability_of_predicted, log_loss and brier.
+
+    Raises:
+        ValueError: a score is NaN, which no rank can be given to.
     """
+    for index in np.flatnonzero(np.isnan(scores).any(1))[:1]:
+        raise ValueError(f"image {index}: a score is NaN; fix: give every class a number")
     ranks = rank_of_truth(scores=scores, labels=labels)
     columns = {
         "label": pa.array(labels, pa.int32()),

@@ -207,3 +207,17 @@ def test_without_images_everything_is_undefined():
     result = classification.metrics(scores=np.zeros((0, 3)), labels=np.zeros(0, int))
     assert result == dict.fromkeys(classification.METRICS)
     assert classification.calibration(confidence=np.zeros(0), correct=np.zeros(0, bool)).ece is None
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_score_that_is_no_number_is_refused_by_its_image(place):
+    scores = np.array([[0.2, 0.8], [0.5, 0.5], [0.4, 0.6]], np.float32)
+    scores[1:, place] = np.nan
+    with pytest.raises(ValueError, match=r"^image 1: a score is NaN"):
+        classification.metrics(scores=scores, labels=np.array([1, 0, 1]))
+
+
+def test_an_infinite_score_is_ranked():
+    scores = np.array([[-np.inf, 0.8], [np.inf, 0.5], [-np.inf, -np.inf]], np.float32)
+    figures = classification.metrics(scores=scores, labels=np.array([1, 0, 1]), probabilities=False)
+    assert figures["top1"] == pytest.approx(2 / 3)
