@@ -218,6 +218,22 @@ def builder(model: str) -> Any:
     return importlib.import_module(f"pipeline.models.{model.replace('/', '.')}").build
 
 
+def check_one_pass(model: str, where: str) -> None:
+    """Refuses a model that is no single pass from an image to an answer.
+
+    Raises:
+        ParamsError: names `where`.
+    """
+    if not model.startswith(("classification/", "segmentation/")):
+        raise ParamsError(f"{where}: {model} is no single pass from image to answer; fix: a classifier")
+
+
+def bare(model: str, info: DatasetInfo, model_params: dict[str, Any]) -> nn.Module:
+    """The network of `pipeline/models/<model>.py` alone, without what it is trained for: [B, C, H, W] -> anything."""
+    built = builder(model)(info, **model_params)
+    return getattr(built, "network", built)  # what learns without labels brings its own loss around it
+
+
 def build(model: str, info: DatasetInfo, model_params: dict[str, Any], training: Any = None) -> nn.Module:
     """The model of a run: the network of `pipeline/models/<model>.py` and its task around it.
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths
-from pipeline.errors import ParamsError
+from pipeline.models import tasks
 from pipeline.params import Params, Visualisation
-from pipeline.visualise.cost_table import CONVENTION, NO_LAYERS, cells, of_model, product, side_of, totals
+from pipeline.visualise.cost_table import CONVENTION, cells, of_model, product, side_of, totals
 from pipeline.visualise.layer_costs import Layer
 
 DRAWS = True
@@ -94,9 +94,8 @@ def layers(params: Params, entry: Visualisation, folder: Path) -> tuple[str, str
     from pipeline.training import checkpoint as checkpoints
 
     checkpoint = checkpoints.load(paths.inputs(entry.inputs))
-    if checkpoint.model.startswith(NO_LAYERS) or checkpoint.info.image_size is None:
-        where = f"{paths.PARAMS} {entry.inputs}"
-        raise ParamsError(f"{where}: {checkpoint.model} is no single pass from image to answer; fix: a classifier")
+    tasks.check_one_pass(checkpoint.model, f"{paths.PARAMS} {entry.inputs}")
+    assert checkpoint.info.image_size is not None  # that of its training
     found = of_model(checkpoint.model, checkpoint.model_params, checkpoint.info)
     sums = totals(found)
     paths.write_json(

@@ -13,8 +13,6 @@ from pipeline.params import Params
 from pipeline.structures import DatasetInfo
 from pipeline.visualise.layer_costs import Layer, layers_of
 
-NO_LAYERS = ("heads/", "detection/", "generative/")
-"""Models that are no single pass from an image to an answer."""
 CONVENTION = "FLOPs are twice the multiply-adds; memory is of float32 results; one image; evaluation."
 
 
@@ -39,8 +37,7 @@ def of_run(params: Params, name: str, image_size: int | None = None) -> list[Lay
         raise ParamsError(f"{paths.PARAMS}: no {name!r} in runs; {did_you_mean(name, params.runs)}")
     entry = params.runs[name]
     where = f"{paths.PARAMS} runs.{name}"
-    if entry.model.startswith(NO_LAYERS):
-        raise ParamsError(f"{where}.model: {entry.model} is no single pass from image to answer; fix: a classifier")
+    tasks.check_one_pass(entry.model, f"{where}.model")
     info = Store(paths.raw(entry.dataset)).info
     side = image_size or (entry.training.image_size if entry.training else None)
     size = [side, side] if side else info.image_size
@@ -53,8 +50,7 @@ def of_model(model: str, model_params: dict[str, Any], info: DatasetInfo) -> lis
     """The layers of a network for images of `info.image_size`, which is known."""
     assert info.image_size is not None
     height, width = info.image_size
-    built = tasks.builder(model)(info, **tasks.for_restoring(model_params))
-    network = getattr(built, "network", built)  # what learns without labels brings its own loss around it
+    network = tasks.bare(model, info, tasks.for_restoring(model_params))
     return layers_of(network, (info.channels, height, width))
 
 

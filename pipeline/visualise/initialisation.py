@@ -58,13 +58,15 @@ def activations(
         A title and a caption.
 
     Raises:
-        ParamsError: the inputs are features.
+        ParamsError: the inputs are features, or a model that is no single pass from an image to an answer.
     """
     kind, _, name = entry.inputs.partition("/")
     if kind == "features":
         raise ParamsError(f"{paths.PARAMS} {entry.inputs}: features have no network; fix: raw/NAME or checkpoints/NAME")
     compute = seeding.set_up(params.defaults)
     trained = checkpoints.load(paths.inputs(entry.inputs)) if kind == "checkpoints" else None
+    if trained:
+        tasks.check_one_pass(trained.model, f"{paths.PARAMS} {entry.inputs}")
     store = Store(paths.raw(entry.dataset) if trained else paths.inputs(entry.inputs))
     split = store.split("train")
     if trained and trained.info.image_size:
@@ -79,7 +81,7 @@ def activations(
         torch.manual_seed(seeding.derive(params.defaults.seed, "activations"))
         if trained:
             model_params = {key: "none" if key == "weights" else value for key, value in trained.model_params.items()}
-            network: nn.Module = tasks.builder(trained.model)(trained.info, **model_params)
+            network = tasks.bare(trained.model, trained.info, model_params)
         else:
             network = perceptron(tasks.at_size(store.info, size), depth=depth, width=width, activation=activation)
         initialise(network, start)

@@ -118,6 +118,7 @@ def params(monkeypatch):
         "small": run_of(MODEL, OPTIONS),
         "larger": run_of(MODEL, OPTIONS, 16),
         "boxes": run_of("detection/fcos", {}),
+        "line": run_of("regression/linear", {}),
     }
     return SimpleNamespace(runs=runs)
 
@@ -137,8 +138,16 @@ def test_the_command_needs_no_checkpoint_and_takes_the_size_of_the_run(params):
 def test_what_has_no_single_pass_and_unknown_runs_are_told(params):
     with pytest.raises(ParamsError, match=r"runs\.boxes\.model: detection/fcos is no single pass"):
         cost_table.of_run(params, "boxes")
+    with pytest.raises(ParamsError, match=r"runs\.line\.model: regression/linear is no single pass"):
+        cost_table.of_run(params, "line")
     with pytest.raises(ParamsError, match="no 'smal' in runs; did you mean 'small'"):
         cost_table.of_run(params, "smal")
+
+
+def test_a_checkpoint_without_a_single_pass_is_told(project):
+    checkpoints.save(paths.checkpoint("line"), checkpoints.Checkpoint("regression/linear", {}, INFO, {}))
+    with pytest.raises(ParamsError, match=r"checkpoints/line: regression/linear is no single pass"):
+        draw(project / "drawn", "checkpoints/line")
 
 
 def test_images_of_several_sizes_are_told(params, monkeypatch):

@@ -116,3 +116,19 @@ def test_a_perceptron_of_any_activation_keeps_its_width(activation):
 def test_features_have_no_network(project):
     with pytest.raises(ParamsError, match="features/lite0: features have no network; fix: raw/NAME"):
         initialisation.activations(Given(), entry("features/lite0"), project)
+
+
+@pytest.mark.parametrize("model", ["heads/linear", "regression/linear", "generative/vae", "detection/fcos"])
+def test_what_has_no_single_pass_is_told(project, model):
+    info = DatasetInfo("toy", [], ["a", "b"], 1, "", "", "", mean=[0.5], std=[0.3], image_size=[8, 8])
+    checkpoints.save(paths.checkpoint("other"), Checkpoint(model, {}, info, {}))
+    with pytest.raises(ParamsError, match=f"checkpoints/other: {model} is no single pass from image to answer; fix:"):
+        initialisation.activations(Given(), entry("checkpoints/other"), project)
+
+
+def test_an_encoder_that_learns_without_labels_is_shown(project):
+    info = DatasetInfo("toy", [], ["a", "b"], 1, "", "", "", mean=[0.5], std=[0.3], image_size=[8, 8])
+    options = {"encoder_params": {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}, "small_stem": True, "memory": 8}
+    checkpoints.save(paths.checkpoint("encoder"), Checkpoint("classification/rotation", options, info, {}))
+    initialisation.activations(Given(), entry("checkpoints/encoder"), project, kinds=["kaiming"])
+    assert (project / "statistics.png").exists()
