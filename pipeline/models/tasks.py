@@ -264,12 +264,15 @@ def _options(model: str) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
-def for_restoring(model_params: dict[str, Any]) -> dict[str, Any]:
+def with_weights(model: str, model_params: dict[str, Any], weights: str) -> dict[str, Any]:
+    """`model_params` with other `weights`, where the model has pretrained ones, by name or by default."""
+    default = getattr(inspect.signature(builder(model)).parameters.get("weights"), "default", "none")
+    return model_params if model_params.get("weights", default) == "none" else {**model_params, "weights": weights}
+
+
+def for_restoring(model: str, model_params: dict[str, Any]) -> dict[str, Any]:
     """`model_params` that give the same network without reading the pretrained weights that a checkpoint replaces."""
-    return {
-        key: backbones.FROM_CHECKPOINT if key == "weights" and value != "none" else value
-        for key, value in model_params.items()
-    }
+    return with_weights(model, model_params, backbones.FROM_CHECKPOINT)
 
 
 def restore(model: str, info: DatasetInfo, model_params: dict[str, Any], arrays: dict[str, np.ndarray]) -> nn.Module:
@@ -278,7 +281,7 @@ def restore(model: str, info: DatasetInfo, model_params: dict[str, Any], arrays:
     Raises:
         PipelineError: the weights do not fit; names the tensor and both shapes.
     """
-    network = builder(model)(info, **for_restoring(model_params))
+    network = builder(model)(info, **for_restoring(model, model_params))
     options = (
         {"loss": list(LOSSES)[int(arrays[LOSS_KIND])]} if LOSS_KIND in arrays and "loss" in _options(model) else {}
     )

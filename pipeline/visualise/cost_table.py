@@ -50,7 +50,7 @@ def of_model(model: str, model_params: dict[str, Any], info: DatasetInfo) -> lis
     """The layers of a network for images of `info.image_size`, which is known."""
     assert info.image_size is not None
     height, width = info.image_size
-    network = tasks.bare(model, info, tasks.for_restoring(model_params))
+    network = tasks.bare(model, info, tasks.for_restoring(model, model_params))
     return layers_of(network, (info.channels, height, width))
 
 

@@ -80,7 +80,7 @@ def activations(
     for start in kinds:
         torch.manual_seed(seeding.derive(params.defaults.seed, "activations"))
         if trained:
-            model_params = {key: "none" if key == "weights" else value for key, value in trained.model_params.items()}
+            model_params = tasks.with_weights(trained.model, trained.model_params, "none")
             network = tasks.bare(trained.model, trained.info, model_params)
         else:
             network = perceptron(tasks.at_size(store.info, size), depth=depth, width=width, activation=activation)

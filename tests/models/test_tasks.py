@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.errors import ParamsError
-from pipeline.models import tasks
+from pipeline.models import backbones, tasks
 from pipeline.params import Training
 from pipeline.structures import IGNORE, Batch, DatasetInfo
 
@@ -122,6 +122,29 @@ def test_default_training_builds_the_same_bytes_as_none():
         states.append(tasks.build("classification/resnet", INFO, MODEL, given).state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        ("segmentation/unet", {}, {"weights": "other"}),  # by default what a package carries
+        ("detection/fcos", {"weights": "pretrained", "convs": 1}, {"weights": "other", "convs": 1}),
+        ("segmentation/unet", {"weights": "none"}, {"weights": "none"}),
+        ("classification/timm_model", {"name": "resnet18"}, {"name": "resnet18"}),  # by default none
+        ("classification/resnet", {"small_stem": True}, {"small_stem": True}),  # there are none
+    ],
+)
+def test_pretrained_weights_are_replaced_also_where_they_are_the_default(model, given, expected):
+    assert tasks.with_weights(model, given, "other") == expected
+
+
+def test_restoring_reads_no_pretrained_weights(monkeypatch):
+    monkeypatch.setattr(backbones, "INSTALLED", {})
+    info = replace(INFO, semantic_classes=["a", "b"], image_size=[32, 32])
+    options = {"decoder_channels": [4, 4, 4, 4, 4]}
+    trained = tasks.build("segmentation/unet", info, options | {"weights": backbones.FROM_CHECKPOINT}).state_dict()
+    arrays = {key: value.numpy() for key, value in trained.items()}
+    tasks.restore("segmentation/unet", info, options, arrays)
 
 
 def test_a_classifier_of_a_single_class_is_sure_of_it():

@@ -132,3 +132,13 @@ def test_an_encoder_that_learns_without_labels_is_shown(project):
     checkpoints.save(paths.checkpoint("encoder"), Checkpoint("classification/rotation", options, info, {}))
     initialisation.activations(Given(), entry("checkpoints/encoder"), project, kinds=["kaiming"])
     assert (project / "statistics.png").exists()
+
+
+def test_pretrained_layers_begin_anew_as_all_others(project, monkeypatch):
+    info = DatasetInfo("toy", [], [], 3, "", "", "", image_size=[32, 32], semantic_classes=["a", "b"])
+    options = {"decoder_channels": [4, 4, 4, 4, 4]}  # the weights of the encoder are, by default, pretrained
+    checkpoints.save(paths.checkpoint("maps"), Checkpoint("segmentation/unet", options, info, {}))
+    given = {}
+    monkeypatch.setattr(initialisation, "_draw_histograms", lambda path, found: given.update(found))
+    initialisation.activations(Given(), entry("checkpoints/maps"), project, kinds=["zeros"], num_images=4)
+    assert not np.concatenate(given["zeros"]).any()
