@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.scheduling import graph as graphs
-from pipeline.scheduling import lockfile
+from pipeline.scheduling import in_use, lockfile
 from pipeline.scheduling.processes import Lifeline, Process, Turn
 from pipeline.scheduling.resources import Needs, Pool, machine
 from pipeline.scheduling.table import View, view
@@ -84,6 +84,7 @@ def repro(
     """
     with _alone():
         graph = graphs.read(targets)
+        in_use.free(Path(str(graph.repo.tmp_dir)))
         with _noting_signals() as signals:
             walk = _Walk(graph, plan, jobs or len(graph.stages) or 1, keep_going, show or view(), signals)
             walk.run()
