@@ -484,6 +484,83 @@ def test_no_child_outlives_the_scheduler(tmp_path: Path, number: int) -> None:
     assert is_clean(folder)
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_after_a_kill_the_rest_takes_its_place_in_the_lock(tmp_path: Path, number: int) -> None:
+    names = ["a", "b", "c", "d"]
+    stages = {name: stage(name, body="test -e go || sleep 60" if name in "ac" else "true") for name in names}
+    stages |= {"below": stage("below", "d")}
+    locks = []
+    for name in ("serial", "parallel"):
+        folder = project(tmp_path / name, stages)
+        if name == "parallel":
+            with scheduler(folder) as process:
+                wait_for_entries(folder, {"b", "d", "below"})
+                process.send_signal(number)
+                process.wait(timeout=30)
+            while processes_in(folder):
+                time.sleep(0.05)
+        (folder / "go").touch()
+        call([*DVC, "repro"], folder) if name == "serial" else run(folder)
+        locks.append(lock(folder))
+    assert next(iter(entries(tmp_path / "serial"))) == "a"
+    assert locks[0] == locks[1]
+    assert not (tmp_path / "parallel/.dvc/tmp/pipeline-repro.json").exists()
+
+
+def wait_for_entries(folder: Path, names: set[str], seconds: float = 30) -> None:
+    wait_for(folder / "dvc.lock", seconds)
+    end = time.monotonic() + seconds
+    while set(entries(folder)) != names:
+        assert time.monotonic() < end, f"dvc.lock holds {list(entries(folder))}"
+        time.sleep(0.02)
+
+
+WRITES_SOURCE: Stages = {"a": {"cmd": "touch source", "outs": ["source"]}}
+
+
+def in_use(folder: Path, *holders: int) -> Path:
+    """DVC's list of paths in use, in which each of these processes writes a file and reads the source."""
+    path = folder / ".dvc/tmp/rwlock"
+    infos = [{"pid": pid, "cmd": "dvc"} for pid in holders]
+    files = {str(folder / f"file{info['pid']}"): info for info in infos}
+    path.write_text(json.dumps({"write": files, "read": {str(folder / "source"): infos}}))
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("command", ["true", "sleep 60"])
+def test_what_killed_processes_hold_of_dvc_is_free_again(tmp_path: Path, command: str) -> None:
+    """One is a zombie, for nobody waits for it; the other has got its number since."""
+    folder = project(tmp_path / "project", WRITES_SOURCE)
+    process = subprocess.Popen(command.split())
+    path = in_use(folder, process.pid, 2**22 + 1)  # a number that no process has
+    if command == "true":
+        while Path(f"/proc/{process.pid}/stat").read_text().split()[2] != "Z":
+            time.sleep(0.01)
+    else:
+        os.utime(path, (1, 1))
+    assert run(folder) == {"a": "ran"}
+    assert not any(json.loads(path.read_text()).values())
+    process.kill()
+    process.wait()
+
+
+def test_what_a_living_process_holds_of_dvc_is_not_taken_from_it(tmp_path: Path) -> None:
+    folder = project(tmp_path / "project", WRITES_SOURCE)
+    path = in_use(folder, os.getppid())
+    before = json.loads(path.read_text())
+    assert run(folder) == {"a": "failed"}
+    assert "is busy" in (folder / "data/logs/a.log").read_text()
+    assert json.loads(path.read_text()) == before
+
+
+def test_a_half_written_list_of_what_is_in_use_stops_nothing(tmp_path: Path) -> None:
+    folder = project(tmp_path / "project", {"a": stage("a")})
+    (folder / ".dvc/tmp/rwlock").write_text('{"write": {"/a')
+    assert run(folder) == {"a": "ran"}
+
+
 def test_a_second_repro_refuses(tmp_path: Path) -> None:
     folder = project(tmp_path / "project", ENDLESS)
     with scheduler(folder) as process:
@@ -556,7 +633,7 @@ def test_random_graphs_with_failures_and_kills_end_as_a_serial_repro(tmp_path: P
             time.sleep(0.05)
     (folder / "events").unlink(missing_ok=True)
     assert set(run(folder, jobs=4).values()) <= {"ran", "up to date", "restored"}
-    assert entries(folder) == entries(whole)
+    assert lock(folder) == lock(whole)
     assert cache(folder) >= cache(whole)
     assert is_clean(folder)
 

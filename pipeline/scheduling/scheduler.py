@@ -7,6 +7,7 @@ does not run. The order is that of `dvc repro` with one job, else longest path f
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import select
 import signal
@@ -29,6 +30,7 @@ from pipeline.scheduling.table import View, view
 TICK = 0.1  # seconds between two looks at signals and the table, where nothing happens
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STATES = ("ran", "restored", "up to date", "running", "waiting", "failed", "stopped", "skipped")
+DONE = {"ran", "restored", "up to date"}
 
 
 class Interrupted(Exception):
@@ -158,7 +160,8 @@ class _Walk:
             raise PipelineError(".dvc/config core.hardlink_lock: only dvc repro can work with it; fix: dvc repro")
         self._turn = Turn(Path(str(graph.repo.tmp_dir)) / "lock")
         graph.repo.lock = self._turn  # type: ignore[assignment]
-        self._new = _new_in_lock(graph)
+        self._unfinished = Path(str(graph.repo.tmp_dir)) / "pipeline-repro.json"
+        self._new = _new_in_lock(graph, _read(self._unfinished))
         self._waiting = dict.fromkeys(graph.stages)
         self._missing = {name: set(above) for name, above in graph.upstream.items()}
         self._below: dict[str, list[str]] = {name: [] for name in graph.stages}
@@ -172,6 +175,8 @@ class _Walk:
     def run(self) -> None:
         lifeline = Lifeline()
         signalled = 0
+        if self._new:
+            paths.write_json(self._unfinished, self._new)
         try:
             while True:
                 is_stopping = bool(self._signals) or ("failed" in self.states.values() and not self._keep_going)
@@ -193,6 +198,8 @@ class _Walk:
             lifeline.close()
             for name in self._waiting:
                 self.states[name] = "skipped" if self.states[name] == "waiting" else self.states[name]
+            if set(self.states.values()) <= DONE:
+                self._unfinished.unlink(missing_ok=True)
             self._show.close(self.counts())
             self._graph.repo.close()
 
@@ -318,7 +325,7 @@ class _Walk:
     def _finish(self, name: str, state: str) -> None:
         self.states[name] = state
         del self._waiting[name]
-        if state in ("ran", "restored", "up to date"):
+        if state in DONE:
             for below in self._below[name]:
                 self._missing[below].discard(name)
                 if not self._missing[below]:
@@ -345,15 +352,32 @@ def _estimates(graph: graphs.Graph, measured: Mapping[str, float]) -> dict[str, 
     return {name: measured.get(name, means.get(name.partition("@")[0], 1.0)) for name in graph.stages}
 
 
-def _new_in_lock(graph: graphs.Graph) -> dict[str, list[str]]:
-    """By path of dvc.yaml, the stages in it that its dvc.lock does not hold yet, in DVC's order."""
+def _read(unfinished: Path) -> dict[str, list[str]]:
+    """What a repro that did not come to its end was to add to each dvc.lock; empty where the last one did.
+
+    A damaged file counts as none: only the order of dvc.lock hangs on it.
+    """
+    try:
+        return dict(json.loads(unfinished.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _new_in_lock(graph: graphs.Graph, unfinished: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """By path of dvc.yaml, the stages in it that are new in its dvc.lock, in DVC's order.
+
+    What an unfinished repro has added counts as new still, or others could not take their place before it.
+    """
     new: dict[str, list[str]] = {}
     held: dict[str, set[str]] = {}
     for stage in graph.stages.values():
         path = str(stage.path)
         if path not in held:
             parts = lockfile.entries(Path(path).with_suffix(".lock"))
-            held[path] = set(parts[1]) if parts else set()
+            names = list(parts[1]) if parts else []
+            added = [name for name in unfinished.get(path, ()) if name in names]
+            is_as_left = names[len(names) - len(added) :] == added
+            held[path] = set(names) - set(added if is_as_left else ())
         if getattr(stage, "name", None) and stage.name not in held[path]:
             new.setdefault(path, []).append(str(stage.name))
     return new
