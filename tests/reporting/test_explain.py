@@ -164,7 +164,7 @@ def test_unknown_names_are_told(params):
     report("maps", {"miou": 0.5})
     with pytest.raises(ParamsError, match="no metric 'miuo'; did you mean 'miou'"):
         command.run(params, "maps", "miuo")
-    with pytest.raises(ParamsError, match="no metric 'protocol'; choices: miou$"):
+    with pytest.raises(ParamsError, match=r"no metric 'protocol'; choices: miou$"):
         command.run(params, "maps", "protocol")
     with pytest.raises(PipelineError, match="fix: dvc repro"):
         command.run(params, "labels", "top1")
