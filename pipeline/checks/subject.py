@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import paths
-from pipeline.data.loader import Loader, common_size
-from pipeline.data.store import Store
-from pipeline.models import tasks
-from pipeline.params import Generator, Params, Run, check_options
+from pipeline.data.loader import Loader
+from pipeline.params import Generator, Params, Run
 from pipeline.structures import Batch
-from pipeline.training import memory, seeding, transfer
+from pipeline.training import seeding
+from pipeline.training.beginning import Beginning
 
 
 class Subject:
@@ -32,41 +30,24 @@ class Subject:
     """
 
     def __init__(self, params: Params, name: str, entry: Run | Generator, *, on_cpu: bool = False) -> None:
-        self._defaults = params.defaults.model_copy(update={"device": "cpu"}) if on_cpu else params.defaults
+        defaults = params.defaults.model_copy(update={"device": "cpu"}) if on_cpu else params.defaults
         self.name, self.entry = name, entry
-        training: Any = entry.training
-        self.training = training
-        mapping = "runs" if isinstance(entry, Run) else "generators"
-        check_options(tasks.builder(entry.model), entry.model_params, f"{mapping}.{name}.model_params")
-        store = Store(paths.inputs(entry.images))
-        self.splits = {split: store.split(split) for split in ("train", "val")}
-        self._size = common_size(self.splits["train"], training.image_size)
-        self.info = tasks.at_size(store.info, self._size)
-        self._start = transfer.parent(entry) if isinstance(entry, Run) else None
-        self._compute = seeding.set_up(self._defaults)
-        self.batch_size = memory.batch_size(
-            training.batch_size,
-            self.make(),
-            self.splits["train"],
-            self._size,
-            self._compute,
-            num=1,
-            name=name,
-        )
+        self._beginning = Beginning(entry, name, defaults)
+        self.training, self.info = self._beginning.training, self._beginning.info
+        self.splits = {split: self._beginning.store.split(split) for split in ("train", "val")}
+        model, self._compute = self._beginning.model()
+        self.batch_size = self._beginning.batch_size(model, self.splits["train"], self._compute)
 
     def make(self) -> Any:
         """The model as training begins with it, the same at each call."""
-        compute = seeding.set_up(self._defaults)
-        model = tasks.build(self.entry.model, self.info, self.entry.model_params, self.training)
-        if isinstance(self.entry, Run):
-            model = transfer.begin(model, self._start, self.info, self.training, self.name)
+        model, compute = self._beginning.model()
         return model.to(compute.device)
 
     def batches(self, size: int, num: int) -> list[Batch]:
         """The first batches of the training split in a random order, on the device; fewer of a small split."""
         train = self.splits["train"]
-        order = np.random.default_rng(seeding.derive(self._defaults.seed, "order", 0)).permutation(len(train))
-        loader = Loader(train, size, self._size)
+        order = np.random.default_rng(seeding.derive(self._beginning.defaults.seed, "order", 0)).permutation(len(train))
+        loader = Loader(train, size, self._beginning.size)
         return [batch.to(self._compute.device) for batch in loader.batches(order[: size * num])]
 
     def batch(self, size: int) -> Batch:

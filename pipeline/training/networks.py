@@ -1,4 +1,4 @@
-"""A network trained as its entry in params.yaml says: the fit itself, what it begins at, folds and training again."""
+"""A network trained as its entry in params.yaml says: the fit itself, folds and training again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 from pipeline import paths
 from pipeline.data import parts
-from pipeline.data.loader import Loader, common_size
-from pipeline.data.store import Split, Store
-from pipeline.models import tasks
-from pipeline.params import Defaults, Generator, Run, check_options
-from pipeline.training import loop, memory, seeding, transfer
+from pipeline.data.loader import Loader
+from pipeline.data.store import Split
+from pipeline.params import Defaults, Generator, Run
+from pipeline.training import loop, seeding, transfer
+from pipeline.training.beginning import Beginning
 from pipeline.training.checkpoint import Checkpoint, Snapshots, run_digest
 from pipeline.training.state import Row, best_epoch
 
@@ -66,52 +66,42 @@ def trained(
         for row, other in zip(rows, again, strict=False):
             row |= {f"{key}_retrain": value for key, value in other.items() if key.startswith("loss")}
     arrays = {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
-    return Checkpoint(entry.model, entry.model_params, course.info, arrays), rows
+    return Checkpoint(entry.model, entry.model_params, course.beginning.info, arrays), rows
 
 
 class _Course:
     """All trainings of an entry with one seed."""
 
     def __init__(self, entry: Run | Generator, name: str, defaults: Defaults, of_many: bool) -> None:
-        assert entry.training is not None
-        self.entry, self.name, self.defaults, self.training = entry, name, defaults, entry.training
+        self.beginning = Beginning(entry, name, defaults)
+        self.training, self.store = self.beginning.training, self.beginning.store
         self.of_many = of_many or bool(self.training.folds or self.training.retrain)
-        mapping = "generators" if isinstance(entry, Generator) else "runs"
-        check_options(tasks.builder(entry.model), entry.model_params, f"{mapping}.{name}.model_params")
-        folder = paths.inputs(entry.images)
-        self.store = Store(folder)
-        self.size = common_size(self.store.split("train"), self.training.image_size)
-        self.info = tasks.at_size(self.store.info, self.size)
-        self.start = transfer.parent(entry) if isinstance(entry, Run) else None
         self.num_processes = int(os.environ.get("WORLD_SIZE", 1))
+        start = self.beginning.start
         settings = {
             "entry": entry.model_dump(include={"model", "inputs", "model_params", "training"}),
             "defaults": defaults.model_dump(),
-            "start": transfer.digest(self.start),
+            "start": transfer.digest(start),
             "processes": self.num_processes,
             "torch": torch.__version__,
         }
-        teachers = [self.start.model] if self.start else []
-        self.digest = run_digest(settings, folder, entry.model, *teachers)
+        teachers = [start.model] if start else []
+        self.digest = run_digest(settings, paths.inputs(entry.images), entry.model, *teachers)
 
     def fit(self, train: Split, val: Split | None, *, phase: str, epochs: int | None = None) -> tuple[Any, list[Row]]:
         """A trained model and the rows of its log; the same whatever was trained before it."""
-        compute = seeding.set_up(self.defaults)
-        model = tasks.build(self.entry.model, self.info, self.entry.model_params, self.training)
-        if isinstance(self.entry, Run):
-            model = transfer.begin(model, self.start, self.info, self.training, self.name)
-        size = memory.batch_size(
-            self.training.batch_size, model, train, self.size, compute, num=self.num_processes, name=self.name
-        )
+        model, compute = self.beginning.model()
+        batch_size = self.beginning.batch_size(model, train, compute, num=self.num_processes)
+        size, seed, name = self.beginning.size, self.beginning.defaults.seed, self.beginning.name
         rows = loop.fit(
             model,
-            Loader(train, size, self.size),
-            Loader(val, size, self.size) if val is not None else None,
+            Loader(train, batch_size, size),
+            Loader(val, batch_size, size) if val is not None else None,
             self.training,
-            seed=self.defaults.seed,
+            seed=seed,
             compute=compute,
-            snapshots=Snapshots(self.name, self.defaults.seed, self.digest, phase=phase, of_many=self.of_many),
-            name=self.name if phase == "run" else f"{self.name} {phase.replace('_', ' ')}",
+            snapshots=Snapshots(name, seed, self.digest, phase=phase, of_many=self.of_many),
+            name=name if phase == "run" else f"{name} {phase.replace('_', ' ')}",
             epochs=epochs,
         )
         return model, rows

@@ -30,7 +30,7 @@ class Trials:
         seeds = entry.training.seeds if entry.training is not None else []
         self.entry, self.name = entry, name
         self.defaults = defaults.model_copy(update={"seed": seeds[0]}) if seeds else defaults
-        self._split = cache(self._make_split)
+        self._loader = cache(self._make_loader)  # all trials share them, so that images are decoded once
 
     def changed(self, values: Mapping[str, Any]) -> Run:
         """The run with other values of dotted keys, such as `training.lr`; those of model_params hold no dots."""
@@ -95,23 +95,17 @@ class Trials:
 
             watch(fitting.fitted(entry, self.name, self.defaults.seed)[2])
             return
-        from pipeline.models import tasks
-        from pipeline.training import loop, memory, seeding, transfer
+        from pipeline.training import loop
+        from pipeline.training.beginning import Beginning
 
-        training: Any = entry.training
-        compute = seeding.set_up(self.defaults)
-        train, val = (self._split(split, training.image_size) for split in ("train", "val"))
-        info = tasks.at_size(train.images.info, train.size)
-        model = tasks.build(entry.model, info, entry.model_params, training)
-        model = transfer.begin(model, transfer.parent(entry), info, training, self.name)
-        batch_size = memory.batch_size(
-            training.batch_size, model, train.images, train.size, compute, num=1, name=self.name
-        )
+        beginning = Beginning(entry, self.name, self.defaults)
+        model, compute = beginning.model()
+        batch_size = beginning.batch_size(model, beginning.store.split("train"), compute)
         loop.fit(
             model,
-            train.loader(batch_size),
-            val.loader(batch_size),
-            training,
+            self._loader("train", beginning.size, batch_size),
+            self._loader("val", beginning.size, batch_size),
+            beginning.training,
             seed=self.defaults.seed,
             compute=compute,
             snapshots=_Watched(place, self.digest({"trial": entry.model_dump()}), watch),
@@ -120,25 +114,11 @@ class Trials:
         )
         shutil.rmtree(place, ignore_errors=True)
 
-    def _make_split(self, split: str, image_size: int | None) -> _Split:
-        from pipeline.data.loader import common_size
+    def _make_loader(self, split: str, size: tuple[int, int], batch_size: int) -> Any:
+        from pipeline.data.loader import Loader
         from pipeline.data.store import Store
 
-        images = Store(paths.inputs(self.entry.images)).split(split)
-        return _Split(images, common_size(images, image_size))
-
-
-class _Split:
-    """A split at one size; all trials share its loaders, so that images are decoded once."""
-
-    def __init__(self, images: Any, size: tuple[int, int]) -> None:
-        self.images, self.size = images, size
-        self.loader = cache(self._make_loader)
-
-    def _make_loader(self, batch_size: int) -> Any:
-        from pipeline.data.loader import Loader
-
-        return Loader(self.images, batch_size, self.size)
+        return Loader(Store(paths.inputs(self.entry.images)).split(split), batch_size, size)
 
 
 class _Watched(Snapshots):
