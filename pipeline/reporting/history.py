@@ -9,7 +9,7 @@ from pipeline import paths
 from pipeline.errors import ParamsError, did_you_mean
 from pipeline.reporting.compare import MAPPINGS
 from pipeline.reporting.compare.revisions import Revision, history, subject
-from pipeline.reporting.scores import kind, kind_of, printed, score
+from pipeline.reporting.scores import figures, kind, kind_of, printed, score
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ def read(metric: str, run: str, limit: int) -> tuple[str, list[Point]]:
                 continue
             entry = (revision.params.get(mapping) or {}).get(run) or {}
             task = kind(kind_of(str(entry.get("model")))).task
-            seen_metrics.update(name for name, value in content.items() if not isinstance(value, list | dict))
-            if metric not in content:
+            known = figures(content)
+            seen_metrics.update(known)
+            if metric not in known:
                 continue
             ends = {name: (low, high) for name, low, high in content.get("intervals") or []}
-            found = (content[metric], ends.get(metric))
+            found = (known[metric], ends.get(metric))
             if found != last:
                 points.append(Point(revision, subject(revision), *found))
             last = found

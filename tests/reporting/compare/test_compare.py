@@ -289,6 +289,8 @@ def test_history_lists_the_commits_that_moved_a_metric(
     assert "ten more | <b>" in capsys.readouterr().out
     with pytest.raises(ParamsError, match="one has no metric 'top11'; did you mean 'top1'"):
         history.read("top11", "one", 100)
+    with pytest.raises(ParamsError, match=r"one has no metric 'protocol'; .*choices: .*top1"):
+        history.read("protocol", "one", 100)
 
 
 def test_lock_and_params_that_are_broken_are_told(repository: Repository) -> None:
