@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from pipeline import metrics
 from pipeline.metrics import bootstrap
-from pipeline.metrics.comparison import Difference
+from pipeline.metrics.comparison import NOT_COMPARABLE, Difference
 from pipeline.params import Gate
 from pipeline.reporting.compare import Comparison, RunComparison, SeedSpread
 from pipeline.reporting.scores import printed
@@ -73,6 +73,8 @@ def _outcome(run: RunComparison, metric: str, gate: Gate) -> Outcome:
         what = ", ".join(change.what for change in run.unequal)
         return Outcome(run.title, metric, False, f"not comparable: the protocols differ in {what}")
     difference = next((one for one in run.differences if one.metric == metric), None)
+    if difference is not None and difference.verdict == NOT_COMPARABLE:
+        return Outcome(run.title, metric, False, "not comparable: its rule differs")
     if difference is None or difference.difference is None:
         return Outcome(run.title, metric, False, "undefined in the base")
     sign = -1 if is_lower_better else 1

@@ -206,6 +206,20 @@ def test_a_gate_takes_the_noise_of_seeds_into_account(repository: Repository) ->
     assert "0.800 ± 0.010 (3)" in markdown.render(found)
 
 
+def test_a_gate_on_a_metric_whose_own_rule_differs_cannot_be_held(repository: Repository) -> None:
+    place = repository.folder / "reports/runs/one/metrics.json"
+    for bins in (15, 10):
+        repository.run("one", scores(1, 0.7))
+        content = json.loads(place.read_text())
+        place.write_text(json.dumps({**content, "protocol": [["rule", "one"], ["ece", f"{bins} bins"]]}))
+        repository.commit(str(bins))
+    found = compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=200)
+    ece, top1 = gates.judge(found, {"one": {"ece": Gate(min_delta=0.0), "top1": Gate(min_delta=0.0)}})
+    assert (ece.passed, ece.reason) == (False, "not comparable: its rule differs")
+    assert top1.passed
+    assert "n/a" in words.metric_row("classification", found.runs[0].differences[-1]), "nor does the table subtract"
+
+
 def test_a_gate_knows_which_way_is_better(planted: Comparison) -> None:
     """log_loss falls where the run was mended: a gain."""
     found = gates.judge(planted, {"mended": {"log_loss": Gate(min_delta=0.0)}, "broken": {"log_loss": Gate(floor=0.1)}})
