@@ -203,7 +203,7 @@ def _complexity(
 @app.command("compare", help="Say what changed between two states of the project, and whether it is real.")
 def _compare(
     base: Annotated[str, typer.Argument(help="A git revision, a DVC experiment or `workspace`.")],
-    head: Annotated[str, typer.Argument(help="The same; the workspace without it.")] = "workspace",
+    head: Annotated[str | None, typer.Argument(help="The same; the workspace without it.")] = None,
     runs: Annotated[
         tuple[str, str] | None, typer.Option(metavar="A B", help="Compare two runs of BASE instead of two states.")
     ] = None,

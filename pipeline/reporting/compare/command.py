@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ GATE_FAILED = 3
 
 def run(
     base: str,
-    head: str,
+    head: str | None = None,
     *,
     runs: tuple[str, str] | None = None,
     num_resamples: int = 1000,
@@ -32,8 +33,8 @@ def run(
     """Compares and reports.
 
     Args:
-        base, head: revisions, experiments or `workspace`.
-        runs: two runs of the base revision, in place of the head.
+        base, head: revisions, experiments or `workspace`, which is the head where None is given.
+        runs: two runs of the base revision, in place of the head; gates are between two states, so none is judged.
         num_resamples: of the bootstrap and of the permutation test.
         md, html, as_json: files to write, or None.
         link: address of a file with {commit} and {path}, for pictures in Markdown.
@@ -42,17 +43,23 @@ def run(
         The exit code: 3 where a gate fails.
 
     Raises:
+        ParamsError: options that do not fit each other.
         ParamsError, PipelineError: a side cannot be read.
     """
     if link is not None and not {"{commit}", "{path}"} <= {f"{{{part}}}" for part in _fields(link)}:
         raise ParamsError(f"--link {link!r}: must hold {{commit}} and {{path}}; fix: add them")
+    if runs is not None and head is not None:
+        raise ParamsError(f"HEAD {head!r} and --runs: both runs are of BASE ({base!r}); fix: leave one of them out")
+    limits = params.load().compare.gates if paths.PARAMS.is_file() else {}
     if runs is not None:
         found = comparing.compare_runs(resolve(base), *runs, num_resamples=num_resamples)
+        outcomes = []
     else:
-        found = comparing.compare(resolve(base), resolve(head), num_resamples=num_resamples)
-    limits = params.load().compare.gates if paths.PARAMS.is_file() and runs is None else {}
-    outcomes = gates.judge(found, limits)
+        found = comparing.compare(resolve(base), resolve(head or WORKSPACE), num_resamples=num_resamples)
+        outcomes = gates.judge(found, limits)
     terminal.show(found, outcomes)
+    if runs is not None and limits:
+        print("no gate was judged: they are between two states, and --runs compares runs of one", file=sys.stderr)
     if md is not None:
         _write(md, markdown.render(found, outcomes, link))
     if html is not None:

@@ -252,6 +252,20 @@ def test_the_command_writes_all_forms_and_fails_at_a_gate(
     assert "http:" not in files["html"].read_text()
 
 
+def test_two_runs_leave_no_place_for_a_head_or_a_gate(
+    planted: Comparison, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"*": {"top1": Gate(floor=1.0)}}
+    monkeypatch.setattr(command.params, "load", lambda: type("P", (), {"compare": type("C", (), {"gates": limits})}))
+    with pytest.raises(ParamsError, match=r"^HEAD 'base' and --runs: both runs are of BASE \('HEAD'\); fix: leave"):
+        command.run("HEAD", "base", runs=("mended", "broken"))
+    assert command.run("HEAD", runs=("mended", "broken"), num_resamples=100) == 0
+    assert "no gate was judged" in capsys.readouterr().err
+    limits.clear()
+    assert command.run("HEAD", runs=("mended", "broken"), num_resamples=100) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_equal_commits_give_equal_bytes(planted: Comparison) -> None:
     again = compare(resolve("base"), resolve("HEAD"), num_resamples=200)
     assert markdown.render(again) == markdown.render(planted)
