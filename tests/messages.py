@@ -33,9 +33,9 @@ SECTIONS = {
 HEAD = """# Errors
 
 Each error is one line on standard error: where it is (file, line or number, key), what is wrong with the value in
-brackets, and after `fix:` what to do. The exit code is 2 for params.yaml and the command line, 1 for data and runs, 130
-after Ctrl-C, 143 after SIGTERM; `--debug` before or after the command adds the traceback. A message that ends with
-"this is a bug" is ours to mend.
+brackets, and after `fix:` what to do. The exit code is 2 for params.yaml and the command line, 1 for data and runs, 3
+where a gate of `compare` fails, 130 after Ctrl-C, 143 after SIGTERM; `--debug` before or after the command adds the
+traceback. A message that ends with "this is a bug" is ours to mend.
 
 In the messages below `{name}` stands for what differs from case to case. The list is made of the code
 (`python tests/messages.py`), and a test holds it against it.

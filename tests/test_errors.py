@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.messages import FAULT, PAGE, collect, page, says_what_to_do, section_of
+from tests.messages import FAULT, HEAD, PAGE, collect, page, says_what_to_do, section_of
 
 MESSAGES = list(collect())
 
@@ -31,3 +31,11 @@ def test_every_file_that_raises_has_a_section(message) -> None:
 
 def test_the_page_lists_the_errors_of_the_code() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "fix: python tests/messages.py"
+
+
+def test_the_page_tells_every_exit_code() -> None:
+    from pipeline.reporting.compare.command import GATE_FAILED
+
+    told = HEAD.partition("The exit code is ")[2].partition(";")[0]
+    codes = {int(part.split()[0]) for part in told.split(", ")}
+    assert codes == {2, 1, GATE_FAILED, 130, 143}
