@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pipeline import ledger, paths
+from pipeline import git, ledger, paths
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.ledger import Line
 
@@ -56,18 +55,14 @@ def table(base: str | None, head: str | None) -> Iterator[str]:
 
 
 def _at(revision: str, lines: Sequence[Line]) -> dict[str, Line]:
-    commit = ledger.commit(revision)
+    commit = git.commit(revision)
     if commit is None:
         raise ParamsError(f"{revision}: no such commit here; fix: see git log")
-    history = _git("rev-list", commit).split()
-    found = of_commit(lines, history, float(_git("log", "-1", "--format=%ct", commit)))
+    history = git.said("rev-list", commit).decode().split()
+    found = of_commit(lines, history, float(git.said("log", "-1", "--format=%ct", commit)))
     if not found:
         raise PipelineError(f"{paths.LEDGER}: no run of {revision} in this clone; fix: git checkout it, then dvc repro")
     return found
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _costs(lines: Mapping[str, Line]) -> Iterator[str]:

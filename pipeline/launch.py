@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pipeline import ledger, parent, paths
+from pipeline import git, ledger, parent, paths
 from pipeline.errors import ParamsError, did_you_mean
 from pipeline.params import Params, load
 from pipeline.peak import Watch
@@ -79,6 +79,6 @@ def _note(verb: str, name: str | None, seconds: float, peak_mb: float) -> None:
         peak_memory_mb=round(peak_mb, 1),
         gpu_seconds=round(seconds, 3) if had_gpu else 0.0,
         time=round(time.time(), 1),
-        commit=ledger.commit("HEAD"),
+        commit=git.commit(),
     )
     ledger.append(line)

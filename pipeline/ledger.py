@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,13 +60,3 @@ def append(line: Line, path: Path = paths.LEDGER) -> None:
 def last(path: Path = paths.LEDGER) -> dict[str, Line]:
     """The last line of each stage."""
     return {line.stage: line for line in read(path)}
-
-
-def commit(revision: str) -> str | None:
-    """The full name of a commit; None outside git, and where there is none of that name."""
-    command = ["git", "rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except OSError:  # no git
-        return None
-    return done.stdout.strip() or None

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import cost, ledger
 from pipeline.errors import ParamsError, PipelineError
+from pipeline.git import commit
 from pipeline.ledger import Line
 
 
@@ -59,11 +60,11 @@ def test_the_difference_between_two_commits(repository: Path) -> None:
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "one")
     now = time.time()
-    ledger.append(line("a", 10.0, ledger.commit("HEAD"), now - 100))
-    ledger.append(line("b", 1.0, ledger.commit("HEAD"), now - 100))
+    ledger.append(line("a", 10.0, commit(), now - 100))
+    ledger.append(line("b", 1.0, commit(), now - 100))
     git("commit", "-q", "--allow-empty", "-m", "two")
-    ledger.append(line("a", 12.5, ledger.commit("HEAD"), now + 100))
-    ledger.append(line("c", 2.0, ledger.commit("HEAD"), now + 100, gpu=1.5))
+    ledger.append(line("a", 12.5, commit(), now + 100))
+    ledger.append(line("c", 2.0, commit(), now + 100, gpu=1.5))
     assert list(cost.table("HEAD~1", "HEAD")) == [
         "stage    seconds              memory MB              GPU s",
         "train@c        -   2.0                -   200            -  1.5",
@@ -87,4 +88,4 @@ def test_the_last_runs_alone(repository: Path) -> None:
         "all          4.0        300",
     ]
     assert json.loads(Path("data/ledger.jsonl").read_text().splitlines()[0])["commit"] is None
-    assert ledger.commit("HEAD") is None
+    assert commit() is None

@@ -26,19 +26,8 @@ MODULES = sorted(str(path.relative_to(PROJECT)) for path in (PROJECT / "pipeline
 
 # From left to right; a file imports from its own layer and from those before it.
 LAYERS = (
-    (
-        "errors",
-        "paths",
-        "document",
-        "params",
-        "structures",
-        "progress",
-        "interruption",
-        "ledger",
-        "machine",
-        "peak",
-        "ops",
-    ),
+    ("errors", "git", "machine", "peak", "paths", "document", "params"),
+    ("structures", "progress", "interruption", "ledger", "ops"),
     ("data",),
     ("models",),
     ("training",),

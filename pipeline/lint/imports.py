@@ -22,6 +22,7 @@ BESIDE = (".csv", ".css", ".j2", ".js")  # suffixes of files that modules read f
 NO_INFLUENCE = {
     "pipeline/errors.py": "words of messages",
     "pipeline/progress.py": "bars on standard error",
+    "pipeline/git.py": "which commit is checked out, for the ledger and MLflow",
     "pipeline/machine.py": "how many processes work; `batch_size: auto` differs by machine, as it says",
     "pipeline/launch.py": "passes on what params.yaml says of threads, and keeps the ledger",
     "pipeline/interruption.py": "when a training stops; it goes on to the same bytes",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import lock, paths
+from pipeline import git, lock, paths
 from pipeline.errors import PipelineError
 from pipeline.reporting.contents import read_metrics, read_training
 from pipeline.reporting.scores import kind, kind_of
@@ -49,7 +48,7 @@ def run(params: Params) -> None:
             uri=tracking.uri,
             experiment=tracking.experiment,
             timeout=tracking.timeout,
-            commit=_commit(),
+            commit=git.commit(),
             summary=_summary(params),
         )
     except Exception as error:  # a tracking server must not cost finished work, whatever it does
@@ -163,12 +162,3 @@ def _summary(params: Params) -> dict[str, float | None]:
         if (folder / "metrics.json").is_file():
             summary[f"{name}/{main}"] = read_metrics(folder / "metrics.json").get(main)
     return summary
-
-
-def _commit() -> str | None:
-    """The commit that the working tree stands on, None outside git."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

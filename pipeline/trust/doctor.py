@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import __version__, paths
+from pipeline import __version__, git, paths
 from pipeline.errors import PipelineError
 from pipeline.machine import cores, memory
 
@@ -62,9 +62,7 @@ def machine() -> Iterator[Line]:
     """System, interpreter, cores, memory, language."""
     import locale
 
-    from pipeline.ledger import commit
-
-    yield Line("pipeline", f"{__version__}, commit {(commit('HEAD') or 'none')[:12]}")
+    yield Line("pipeline", f"{__version__}, commit {(git.commit() or 'none')[:12]}")
     yield Line("python", f"{platform.python_version()} ({platform.python_implementation()})")
     yield Line("system", f"{platform.system()} {platform.release()}, {platform.machine()}, {platform.libc_ver()[1]}")
     yield Line("cores", f"{cores()} of {os.cpu_count()}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import git
 from pipeline.errors import PipelineError
 from pipeline.trust import objects
 
@@ -97,23 +97,14 @@ class Commit(State):
 
     def __init__(self, root: Path, revision: str = "HEAD") -> None:
         self.root, self.prefix = root, f"{revision}:"
-        within = self._git("rev-parse", "--show-prefix").decode().strip()  # the project's folder in the repository
-        listed = self._git("ls-tree", "-r", "-z", "--full-tree", revision, "--", within or ".")
+        # the project's folder in the repository, with a slash
+        within = git.said("rev-parse", "--show-prefix", folder=root).decode().strip()
+        listed = git.said("ls-tree", "-r", "-z", "--full-tree", revision, "--", within or ".", folder=root)
         self.blobs: dict[str, str] = {}
         for line in filter(None, listed.decode("utf-8", "surrogateescape").split("\0")):
             (_, kind, blob), name = line.partition("\t")[0].split(), line.partition("\t")[2]
             if kind == "blob":
                 self.blobs[name.removeprefix(within)] = blob
-
-    def _git(self, *arguments: str, given: bytes | None = None) -> bytes:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=self.root, input=given, capture_output=True)
-        except OSError as error:
-            raise PipelineError(f"git: cannot be run ({error.strerror}); fix: install git") from None
-        if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
-            raise PipelineError(f"git {arguments[0]}: {said[0]}; fix: commit the project first")
-        return done.stdout
 
     def files(self, path: str) -> list[str]:
         """All files of a folder, or the file itself; none where there is neither."""
@@ -126,7 +117,8 @@ class Commit(State):
         names = [name for name in files if name in self.blobs]
         if not names:
             return
-        answer = self._git("cat-file", "--batch", given="".join(f"{self.blobs[name]}\n" for name in names).encode())
+        wanted = "".join(f"{self.blobs[name]}\n" for name in names).encode()
+        answer = git.said("cat-file", "--batch", folder=self.root, given=wanted)
         start = 0
         for name in names:
             end = answer.index(b"\n", start)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline import lock, paths
+from pipeline import git, lock, paths
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
 
 WORKSPACE = "workspace"
@@ -41,8 +40,7 @@ class Revision:
                 return path.read_bytes()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 return None
-        done = _git("cat-file", "blob", f"{self.commit}:{path.as_posix()}")
-        return done.stdout if done.returncode == 0 else None
+        return git.found("cat-file", "blob", f"{self.commit}:{path.as_posix()}")
 
     def fetched(self, folder: Path, scratch: Path) -> Path | None:
         """A folder of data as this state has it: the workspace's own, or out of DVC's cache or remote.
@@ -77,8 +75,8 @@ class Revision:
         """What lies in a folder."""
         if not self.commit:
             return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        done = _git("ls-tree", "-z", "--name-only", self.commit, f"{folder.as_posix()}/")
-        return sorted(Path(name).name for name in done.stdout.decode().split("\0") if name)
+        listed = git.said("ls-tree", "-z", "--name-only", self.commit, f"{folder.as_posix()}/")
+        return sorted(Path(name).name for name in listed.decode().split("\0") if name)
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -139,13 +137,11 @@ def resolve(name: str) -> Revision:
     """
     if name == WORKSPACE:
         return Revision(name, "")
-    if _git("rev-parse", "--git-dir").returncode:
-        raise PipelineError("git: not a repository, so there is no revision to read; fix: git init, commit")
+    place = git.said("rev-parse", "--git-dir").decode().strip()
     experiments = _experiments()
-    done = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    commit = done.stdout.decode().strip() if done.returncode == 0 else experiments.get(name)
+    commit = git.commit(name) or experiments.get(name)
     if not commit:
-        shallow = Path(_git("rev-parse", "--git-dir").stdout.decode().strip(), "shallow").exists()
+        shallow = Path(place, "shallow").exists()
         fix = (
             "this clone is shallow; fix: git fetch --unshallow" if shallow else did_you_mean(name, _known(experiments))
         )
@@ -155,30 +151,21 @@ def resolve(name: str) -> Revision:
 
 def history(limit: int) -> list[Revision]:
     """The commits that lead to HEAD along first parents, the oldest first."""
-    done = _git("log", "--first-parent", f"--max-count={limit}", "--format=%H")
-    if done.returncode:
-        raise PipelineError("git: no history here; fix: git init, commit")
-    return [Revision(commit[:7], commit) for commit in reversed(done.stdout.decode().split())]
+    commits = git.said("log", "--first-parent", f"--max-count={limit}", "--format=%H").decode().split()
+    return [Revision(commit[:7], commit) for commit in reversed(commits)]
 
 
 def subject(revision: Revision) -> str:
     """The first line of a commit's message."""
-    return _git("log", "-1", "--format=%s", revision.commit).stdout.decode("utf-8", "replace").strip()
+    return git.said("log", "-1", "--format=%s", revision.commit).decode("utf-8", "replace").strip()
 
 
 def _experiments() -> dict[str, str]:
-    done = _git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/")
-    lines = (line.split() for line in done.stdout.decode().splitlines())
+    listed = git.said("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/")
+    lines = (line.split() for line in listed.decode().splitlines())
     return {reference.rsplit("/", 1)[1]: commit for reference, commit in lines if reference.count("/") >= 4}
 
 
 def _known(experiments: Iterable[str]) -> list[str]:
-    done = _git("for-each-ref", "--format=%(refname:short)", "refs/heads/", "refs/tags/", "refs/remotes/")
-    return [*done.stdout.decode().split(), *experiments, WORKSPACE]
-
-
-def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, stdin=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise PipelineError("git: not installed; fix: install it") from None
+    listed = git.said("for-each-ref", "--format=%(refname:short)", "refs/heads/", "refs/tags/", "refs/remotes/")
+    return [*listed.decode().split(), *experiments, WORKSPACE]
