@@ -9,6 +9,22 @@ from typing import Any, NamedTuple
 
 from pipeline import paths
 
+COMMAND = "python -m pipeline "
+"""How the command of a stage in dvc.yaml begins."""
+
+
+def verb_and_name(command: str) -> tuple[str | None, str | None]:
+    """The verb and the entry of a stage's command, or None where it is none of ours."""
+    if not command.startswith(COMMAND):
+        return None, None
+    verb, _, name = command.removeprefix(COMMAND).strip().partition(" ")
+    return verb, name or None
+
+
+def key(verb: str, name: str | None) -> str:
+    """A command and its entry as one word, such as `train@unet_scenes`."""
+    return f"{verb}@{name}" if name else verb
+
 
 class Line(NamedTuple):
     """One command that was run to its end.
@@ -33,8 +49,8 @@ class Line(NamedTuple):
 
     @property
     def stage(self) -> str:
-        """The command and its entry, such as `train@unet_scenes`."""
-        return f"{self.command}@{self.name}" if self.name else self.command
+        """The `key` of the command and its entry."""
+        return key(self.command, self.name)
 
 
 def read(path: Path = paths.LEDGER) -> Iterator[Line]:

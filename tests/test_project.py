@@ -17,6 +17,7 @@ from pipeline.lint import checks
 from pipeline.lint import graph as graphs
 from pipeline.lint.imports import imports
 from pipeline.params import methods
+from pipeline.stages.track import SECTIONS
 
 PROJECT = Path(__file__).parent.parent
 DVC_YAML = YAML(typ="safe").load(PROJECT / "dvc.yaml")
@@ -114,6 +115,7 @@ def test_each_group_stands_under_its_verb_and_names_its_entry() -> None:
         if "foreach" in group:
             assert words[4:] == ["${key}"]
             assert group["foreach"].strip("${}") in COMMANDS[words[3]].sections
+            assert SECTIONS[name] == group["foreach"].strip("${}")
         else:
             assert words[4:] == []
             assert COMMANDS[words[3]].sections == ()

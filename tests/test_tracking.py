@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import tracking
+from pipeline import lock, tracking
 from pipeline.errors import PipelineError
 from pipeline.params import Params
 from pipeline.reporting import page
@@ -236,6 +236,13 @@ def test_the_stage_reads_lock_reports_and_ledger(job: Params, uri, capsys):
     track.run(params)
     assert "MLflow: 0 new, 5 known" in capsys.readouterr().err
     assert len(runs_in(uri)) == 6
+
+
+def test_a_group_that_tracking_does_not_know_is_told(job: Params, uri):
+    params = with_lock(job, uri)
+    lock.write(Path("dvc.lock"), {**lock.read(), "caption@digits": {"cmd": "python -m pipeline caption digits"}})
+    with pytest.raises(PipelineError, match=r"^dvc\.lock caption@digits: of no section .*; fix: "):
+        track.run(params)
 
 
 def closed_port() -> int:

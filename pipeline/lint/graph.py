@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.errors import PipelineError
+from pipeline.ledger import COMMAND
 from pipeline.lint.imports import closure
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
 
 FILE = Path("dvc.yaml")
-COMMAND = "python -m pipeline "
 
 
 class Group(NamedTuple):

@@ -10,8 +10,6 @@ from pipeline.scheduling.graph import Graph
 from pipeline.scheduling.resources import Pool, machine, needs
 from pipeline.scheduling.scheduler import Interrupted, Plan, repro
 
-COMMAND = "python -m pipeline "
-
 
 def run(targets: Sequence[str], *, jobs: int | None, keep_going: bool, oversubscribe: bool, gpu_jobs: int) -> int:
     """Brings the targets up to date; the exit code.
@@ -41,20 +39,12 @@ def _plan(graph: Graph, pool: Pool) -> Plan:
     params, last = load(), ledger.last()
     found, seconds = {}, {}
     for address, stage in graph.stages.items():
-        verb, name = verb_and_name(str(stage.cmd))
+        verb, name = ledger.verb_and_name(str(stage.cmd))
         if verb is None:
             continue
-        line = last.get(f"{verb}@{name}" if name else verb)
+        line = last.get(ledger.key(verb, name))
         memory = line.peak_memory_mb if line else 0.0
         found[address] = needs(params, verb, name, memory_mb=memory, has_gpus=bool(pool.machine.gpus))
         if line:
             seconds[address] = line.seconds
     return Plan(pool, found, seconds)
-
-
-def verb_and_name(command: str) -> tuple[str | None, str | None]:
-    """The verb and the entry of a stage's command, or None where it is none of ours."""
-    if not command.startswith(COMMAND):
-        return None, None
-    verb, _, name = command.removeprefix(COMMAND).strip().partition(" ")
-    return verb, name or None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import git, lock, paths
+from pipeline import git, ledger, lock, paths
 from pipeline.errors import PipelineError
+from pipeline.ledger import Line
 from pipeline.reporting.contents import read_metrics, read_training
 from pipeline.reporting.scores import kind, kind_of
 from pipeline.tracking import Entry, digest, shown_uri, sync, without_credentials
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.params import Params
 
 OWN = "track"
-SECTIONS = {
+SECTIONS = {  # of params.yaml, by group of dvc.yaml
     "download": "datasets",
     "augment": "augmentations",
     "extract": "features",
@@ -68,22 +67,26 @@ def read_entries(params: Params) -> list[Entry]:
     """One entry per stage of dvc.lock that params.yaml still names, but for this stage itself.
 
     Raises:
-        PipelineError: dvc.lock is absent or not what DVC writes.
+        PipelineError: dvc.lock is absent or not what DVC writes, or SECTIONS lacks one of its groups.
     """
-    ledger = read_ledger()
+    costs = ledger.last()
     entries = []
     for title, content in lock.read().items():
         stage, _, name = title.partition("@")
-        if stage == OWN or (name and name not in getattr(params, SECTIONS.get(stage, ""), {})):
+        if name and stage not in SECTIONS:
+            raise PipelineError(
+                f"{paths.LOCK} {title}: of no section of params.yaml that is tracked; fix: add its group to SECTIONS "
+                "in pipeline/stages/track.py, or python -m pipeline lint --prune"
+            )
+        if stage == OWN or (name and name not in getattr(params, SECTIONS[stage])):
             continue
-        entries.append(_entry(stage, name or stage, title, content, ledger))
+        verb, entry = ledger.verb_and_name(str(content.get("cmd", "")))
+        cost = costs.get(ledger.key(verb, entry)) if verb else None
+        entries.append(_entry(stage, name or stage, title, content, cost))
     return entries
 
 
-def _entry(
-    stage: str, name: str, title: str, content: dict[str, Any], ledger: dict[tuple[str, str | None], Any]
-) -> Entry:
-    cost = ledger.get(_command(content.get("cmd", "")), {})
+def _entry(stage: str, name: str, title: str, content: dict[str, Any], cost: Line | None) -> Entry:
     outs = [Path(out["path"]) for out in content.get("outs", [])]
     metrics: dict[str, float | None] = {}
     curves: dict[str, list[tuple[int, float]]] = {}
@@ -92,11 +95,8 @@ def _entry(
             metrics |= read_metrics(out)
         elif out.name == "training.csv":
             curves |= _curves(read_training(out))
-    metrics |= {
-        known: cost[there]
-        for known, there in (("duration_seconds", "seconds"), ("peak_memory_mb", "peak_memory_mb"))
-        if there in cost
-    }
+    if cost is not None:
+        metrics |= {"duration_seconds": cost.seconds, "peak_memory_mb": cost.peak_memory_mb}
     return Entry(
         stage=stage,
         name=name,
@@ -110,7 +110,7 @@ def _entry(
         metrics=metrics,
         curves=curves,
         pictures=[out / "pictures" if (out / "pictures").is_dir() else out for out in outs if _shows(out)],
-        seconds=cost.get("seconds"),
+        seconds=cost.seconds if cost is not None else None,
     )
 
 
@@ -130,26 +130,6 @@ def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         return [pair for inner, content in value.items() for pair in _flat(f"{key}.{inner}", content)]
     return [(key, value)]
-
-
-def _command(line: str) -> tuple[str, str | None]:
-    """The verb and the name in a stage's command, as the ledger has them."""
-    words = [word for word in shlex.split(line) if not word.startswith("-")]
-    after = words[words.index("pipeline") + 1 :] if "pipeline" in words else []
-    return (after[0] if after else "", after[1] if len(after) > 1 else None)
-
-
-def read_ledger() -> dict[tuple[str, str | None], dict[str, Any]]:
-    """The last line of each command and name; a line cut off by a kill is passed over."""
-    last = {}
-    lines = paths.LEDGER.read_text(encoding="utf-8").splitlines() if paths.LEDGER.is_file() else []
-    for line in lines:
-        try:
-            content = json.loads(line)
-            last[content["command"], content["name"]] = content
-        except (ValueError, KeyError, TypeError):
-            continue
-    return last
 
 
 def _summary(params: Params) -> dict[str, float | None]:
