@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -95,6 +96,41 @@ def test_the_process_above_a_shell_counts_and_a_stage_started_by_hand_is_left_al
             assert lives(pid)
             os.kill(pid, signal.SIGKILL)
         assert wait_for(lambda pid=pid: not lives(pid))
+
+
+BECOMES = f"""
+import os, sys
+sys.path.insert(0, {str(PROJECT)!r})
+from pipeline import parent
+parent.end_with_dvc()
+launcher = "import subprocess, sys; subprocess.run([sys.executable, 'stage.py'])"
+os.execve(sys.executable, [sys.executable, "-c", launcher], os.environ)
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("has_pidfd", [True, False])
+def test_what_a_stage_launches_ends_with_its_dvc_too(tmp_path: Path, has_pidfd: bool) -> None:
+    without = "" if has_pidfd else "import os\ndel os.pidfd_open\n"
+    (tmp_path / "stage.py").write_text(without + STAGE)
+    (tmp_path / "becomes.py").write_text(without + BECOMES)
+    above = "import subprocess, sys; subprocess.Popen([sys.executable, 'becomes.py']).wait()"
+    environment = {**os.environ, parent.STARTED_BY_DVC: "train@x"}
+    process = subprocess.Popen([sys.executable, "-c", above], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    pid = started(tmp_path)
+    process.kill()
+    process.wait()
+    assert wait_for(lambda: not lives(pid)), "the stage outlived dvc"
+    assert (tmp_path / "cleaned").is_file()
+
+
+def test_processes_of_another_machine_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(parent.ABOVE, f"{platform.node()} 12 13")
+    assert parent._inherited() == [12, 13]
+    monkeypatch.setenv(parent.ABOVE, "elsewhere 12 13")
+    assert parent._inherited() == []
+    monkeypatch.delenv(parent.ABOVE)
+    assert parent._inherited() == []
 
 
 @needs_proc
