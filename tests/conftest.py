@@ -1,5 +1,7 @@
 import io
 import json
+import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline import params as schema
+from pipeline import paths
 from pipeline.params import Params
 from pipeline.reporting import gallery
 
@@ -17,6 +20,28 @@ hypothesis.settings.register_profile("pipeline", deadline=None)
 hypothesis.settings.load_profile("pipeline")
 
 HOSTILE = "<script>alert('x')</script> | `tick` & \"quote\""
+
+
+DOTS = """
+defaults:
+  {device: cpu, precision: float32, threads: 1, seed: 0, training: {epochs: 3, optimizer: adamw, lr: 0.01,
+   weight_decay: 0.01, schedule: constant, warmup_epochs: 0, batch_size: 8, clip_norm: 1.0, ema_decay: 0.0}}
+tracking: {uri: sqlite:///mlflow.db, experiment: toy, required: false, timeout: 5}
+datasets: {dots: {source: digits, inputs: requirements.lock, options: {}}}
+augmentations: {}
+features: {pixels: {inputs: raw/dots, backbone: pixels, weights: none, image_size: 8, batch_size: 4}}
+runs:
+  linear: {model: heads/linear, dataset: dots, inputs: features/pixels, model_params: {}, training: {},
+    prediction: {split: test, batch_size: 2}, evaluation: {top_k: 2}}
+  resnet: {model: classification/resnet, dataset: dots, inputs: raw/dots,
+    model_params: {layers: [1, 1, 1, 1], channels: [4, 4, 4, 4], small_stem: true}, training: {},
+    prediction: {split: test, batch_size: 2}, evaluation: {top_k: 2}}
+generators:
+  vae: {model: generative/vae, dataset: dots, inputs: raw/dots, model_params: {latent: 2, hidden: 8}, training: {},
+    sampling: {num_samples: 4, batch_size: 2, options: {}}, features: pixels, evaluation: {reference: train}}
+visualisations: {}
+"""
+"""A params.yaml over the data of `dots`."""
 
 
 @cache
@@ -257,3 +282,34 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
             for name in ("gradcam_resnet", "tsne_icons")
         },
     )
+
+
+@pytest.fixture
+def dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Params]:
+    """Makes a project in an empty folder, from the text of params.yaml and the number of images of each split.
+
+    Noisy 8x8 images of two classes, light on the left or on the right, and their pixels as features.
+    """
+    from pipeline.data.store import to_row, writing
+    from pipeline.stages import extract
+    from pipeline.structures import DatasetInfo, Sample
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+
+    def make(text: str, **counts: int) -> Params:
+        paths.PARAMS.write_text(text)
+        info = DatasetInfo("dots", ["classification"], ["left", "right"], 1, "none", "none", "here", image_size=[8, 8])
+        rng = np.random.default_rng(0)
+        with writing(paths.raw("dots"), info) as writer:
+            for split, num in counts.items():
+                for index in range(num):
+                    image = rng.integers(0, 160, (8, 8, 1))
+                    image[:, :4] += 60 * (index % 2 == 0)
+                    sample = Sample(f"{split}{index}", f"{index}.png", image.astype(np.uint8), label=index % 2)
+                    writer.add(split, to_row(sample))
+        params = schema.load()
+        extract.run(params, "pixels")
+        return params
+
+    return make

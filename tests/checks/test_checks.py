@@ -1,6 +1,6 @@
 """check-run and check-gradients on a small project: what they print, their exit codes, and that nothing is written."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,49 +9,16 @@ import torch
 
 from pipeline import cli, paths
 from pipeline.checks import command, inputs
-from pipeline.data.store import to_row, writing
-from pipeline.params import load
-from pipeline.stages import extract
-from pipeline.structures import IGNORE, DatasetInfo, Sample
+from pipeline.params import Params
+from pipeline.structures import IGNORE
 from pipeline.training.sanity import Sweep
-
-PARAMS = """
-defaults:
-  {device: cpu, precision: float32, threads: 1, seed: 0, training: {epochs: 3, optimizer: adamw, lr: 0.01,
-   weight_decay: 0.01, schedule: constant, warmup_epochs: 0, batch_size: 8, clip_norm: 1.0, ema_decay: 0.0}}
-tracking: {uri: sqlite:///mlflow.db, experiment: toy, required: false, timeout: 5}
-datasets: {dots: {source: digits, inputs: requirements.lock, options: {}}}
-augmentations: {}
-features: {pixels: {inputs: raw/dots, backbone: pixels, weights: none, image_size: 8, batch_size: 4}}
-runs:
-  linear: {model: heads/linear, dataset: dots, inputs: features/pixels, model_params: {}, training: {},
-    prediction: {split: test, batch_size: 2}, evaluation: {top_k: 2}}
-  resnet: {model: classification/resnet, dataset: dots, inputs: raw/dots,
-    model_params: {layers: [1, 1, 1, 1], channels: [4, 4, 4, 4], small_stem: true}, training: {},
-    prediction: {split: test, batch_size: 2}, evaluation: {top_k: 2}}
-generators:
-  vae: {model: generative/vae, dataset: dots, inputs: raw/dots, model_params: {latent: 2, hidden: 8}, training: {},
-    sampling: {num_samples: 4, batch_size: 2, options: {}}, features: pixels, evaluation: {reference: train}}
-visualisations: {}
-"""
+from tests.conftest import DOTS
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Noisy 8x8 images of two classes, light on the left or on the right."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    paths.PARAMS.write_text(PARAMS)
-    info = DatasetInfo("dots", ["classification"], ["left", "right"], 1, "none", "none", "here", image_size=[8, 8])
-    rng = np.random.default_rng(0)
-    with writing(paths.raw("dots"), info) as writer:
-        for split, num in (("train", 24), ("val", 8), ("test", 8)):
-            for index in range(num):
-                image = rng.integers(0, 160, (8, 8, 1))
-                image[:, :4] += 60 * (index % 2 == 0)
-                writer.add(split, to_row(Sample(f"{split}{index}", "", image.astype(np.uint8), label=index % 2)))
-    extract.run(load(), "pixels")
-    return tmp_path
+def project(dots: Callable[..., Params]) -> Path:
+    dots(DOTS, train=24, val=8, test=8)
+    return Path.cwd()
 
 
 def files(folder: Path) -> set[Path]:
@@ -74,7 +41,7 @@ def test_a_healthy_run_passes_and_nothing_is_written(project: Path, capsys: pyte
 
 
 def test_a_learning_rate_that_explodes_ends_with_1(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths.PARAMS.write_text(PARAMS.replace("optimizer: adamw, lr: 0.01", "optimizer: sgd, lr: 9999.0"))
+    paths.PARAMS.write_text(DOTS.replace("optimizer: adamw, lr: 0.01", "optimizer: sgd, lr: 9999.0"))
     assert cli.main(["check-run", "resnet"]) == 1
     text = capsys.readouterr().out
     assert text.splitlines()[-1].endswith("fail: learning rate") or ", learning rate" in text.splitlines()[-1]

@@ -2,39 +2,24 @@
 
 import csv
 import json
-import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pipeline import paths
-from pipeline.data.store import to_row, writing
 from pipeline.errors import ParamsError, PipelineError
 from pipeline.params import Params, Search, load
-from pipeline.stages import extract, search, train
-from pipeline.structures import DatasetInfo, Sample
+from pipeline.stages import search, train
 from pipeline.training.search import Trial
 from pipeline.training.trial import Trials
+from tests.conftest import DOTS
 
-PARAMS = """
-defaults:
-  {device: cpu, precision: float32, threads: 1, seed: 0, training: {epochs: 3, optimizer: adamw, lr: 0.01,
-   weight_decay: 0.01, schedule: constant, warmup_epochs: 0, batch_size: 8, clip_norm: 1.0, ema_decay: 0.0}}
-tracking: {uri: sqlite:///mlflow.db, experiment: toy, required: false, timeout: 5}
-datasets: {dots: {source: digits, inputs: requirements.lock, options: {}}}
-augmentations: {}
-features: {pixels: {inputs: raw/dots, backbone: pixels, weights: none, image_size: 8, batch_size: 4}}
-runs:
-  linear: {model: heads/linear, dataset: dots, inputs: features/pixels, model_params: {}, training: {},
-    prediction: {split: test, batch_size: 2}, evaluation: {top_k: 2}}
-  resnet: {model: classification/resnet, dataset: dots, inputs: raw/dots,
-    model_params: {layers: [1, 1, 1, 1], channels: [2, 2, 2, 2], small_stem: true}, training: {},
-    prediction: {split: test, batch_size: 2}, evaluation: {top_k: 2}}
-generators: {}
-visualisations: {}
+PARAMS = (
+    DOTS
+    + """
 searches:
   penalty: {run: linear, model: heads/linear, dataset: dots, inputs: features/pixels, method: grid, metric: val_loss,
     space: {model_params.c: {low: 0.01, high: 100, log: true, steps: 5}, model_params.power: {choices: [0.5, 1.0]}}}
@@ -42,26 +27,12 @@ searches:
     metric: val_loss, epochs: 2, pruning: median, space: {training.lr: {low: 0.0001, high: 1, log: true},
     model_params.layers: {choices: [[1, 1, 1, 1], [2, 1, 1, 1]]}, training.online.mixup: {low: 0, high: 0.5}}}
 """
+)
 
 
 @pytest.fixture
-def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """Forty noisy 8x8 images of two classes, light on the left or on the right, and their pixels as features."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    paths.PARAMS.write_text(PARAMS)
-    info = DatasetInfo("dots", ["classification"], ["left", "right"], 1, "none", "none", "here", image_size=[8, 8])
-    rng = np.random.default_rng(0)
-    with writing(paths.raw("dots"), info) as writer:
-        for split, num in (("train", 16), ("val", 12), ("test", 12)):
-            for index in range(num):
-                image = rng.integers(0, 160, (8, 8, 1))
-                image[:, :4] += 60 * (index % 2 == 0)
-                sample = Sample(f"{split}{index}", f"{index}.png", image.astype(np.uint8), label=index % 2)
-                writer.add(split, to_row(sample))
-    found = load()
-    extract.run(found, "pixels")
-    return found
+def params(dots: Callable[..., Params]) -> Params:
+    return dots(PARAMS, train=16, val=12, test=12)
 
 
 def table(name: str) -> list[dict[str, str]]:
