@@ -1,4 +1,5 @@
 import importlib
+import inspect
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from pipeline.errors import ParamsError
 from pipeline.models import heads
+from pipeline.params import check_options
 
 FOLDER = Path(heads.__file__).parent
 PARAMS = {
@@ -237,3 +240,17 @@ def test_a_single_class_is_the_answer_to_everything(name, num_classes, label):
     assert (found.argmax(1) == label).all()
     if head.PROBABILITIES:
         assert found[:, label] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_that_no_head_can_be_fitted_with_is_refused(name):
+    fit = importlib.import_module(f"pipeline.models.heads.{name}").fit
+    options = inspect.signature(fit).parameters.values()
+    defaults = {option.name: option.default for option in options if option.kind is option.KEYWORD_ONLY}
+    check_options(fit, defaults, "here")
+    for key in (key for key, value in defaults.items() if not isinstance(value, str)):
+        with pytest.raises(ParamsError, match=rf"here\.{key}: should be greater than"):
+            check_options(fit, {key: -1}, "here")
+    if "power" in defaults:
+        with pytest.raises(ParamsError, match=r"here\.power: should be less than or equal to 1"):
+            check_options(fit, {"power": 2.0}, "here")

@@ -13,6 +13,7 @@ from pydantic import Field
 Count = Annotated[int, Field(ge=1, le=10**6)]
 Rate = Annotated[float, Field(gt=0)]
 Strength = Annotated[float, Field(ge=0)]
+Power = Annotated[float, Field(gt=0, le=1)]
 
 
 def scaling(features: np.ndarray, power: float = 1.0) -> dict[str, np.ndarray]:

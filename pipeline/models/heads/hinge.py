@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.heads import Count, Rate, Strength, descend, features_scaled
+from pipeline.models.heads import Count, Power, Rate, Strength, descend, features_scaled
 
 PROBABILITIES = False
 
@@ -44,7 +44,7 @@ def fit(
     batch_size: Count = 64,
     l1: Strength = 0.0,
     l2: Strength = 0.0,
-    power: float = 1.0,
+    power: Power = 1.0,
 ) -> dict[str, np.ndarray]:
     """The weights and biases of a linear classifier; for what each option is see `descend`."""
     options: Any = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "l1": l1, "l2": l2, "power": power}

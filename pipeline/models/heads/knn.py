@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from pipeline.models.heads import features_scaled, scaling
+from pipeline.models.heads import Count, Power, features_scaled, scaling
 
 PROBABILITIES = True
 
 
 def fit(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, *, neighbours: int = 5, power: float = 1.0
+    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, *, neighbours: Count = 5, power: Power = 1.0
 ) -> dict[str, np.ndarray]:
     """Keeps the standardised features.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.heads import as_probabilities, features_scaled, scaling
+from pipeline.models.heads import Count, Power, Rate, as_probabilities, features_scaled, scaling
 
 PROBABILITIES = True
 
@@ -15,9 +15,9 @@ def fit(
     num_classes: int,
     seed: int,
     *,
-    c: float = 1.0,
-    max_iter: int = 500,
-    power: float = 1.0,
+    c: Rate = 1.0,
+    max_iter: Count = 500,
+    power: Power = 1.0,
 ) -> dict[str, np.ndarray]:
     """The weights of a linear classifier on standardised features.
 

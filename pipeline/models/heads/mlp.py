@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.heads import as_probabilities, features_scaled, scaling
+from pipeline.models.heads import Count, Power, Rate, Strength, as_probabilities, features_scaled, scaling
 
 PROBABILITIES = True
 
@@ -15,11 +15,11 @@ def fit(
     num_classes: int,
     seed: int,
     *,
-    hidden: int = 128,
-    epochs: int = 60,
-    lr: float = 0.001,
-    alpha: float = 0.0001,
-    power: float = 1.0,
+    hidden: Count = 128,
+    epochs: Count = 60,
+    lr: Rate = 0.001,
+    alpha: Strength = 0.0001,
+    power: Power = 1.0,
 ) -> dict[str, np.ndarray]:
     """The weights of both layers, on standardised features.
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.models.heads import features_scaled, scaling
+from pipeline.models.heads import Power, Rate, features_scaled, scaling
 
 PROBABILITIES = False
 
@@ -15,9 +15,9 @@ def fit(
     num_classes: int,
     seed: int,
     *,
-    c: float = 1.0,
+    c: Rate = 1.0,
     kernel: Literal["linear", "rbf"] = "rbf",
-    power: float = 1.0,
+    power: Power = 1.0,
 ) -> dict[str, np.ndarray]:
     """The support vectors and their weights, on standardised features.
 
