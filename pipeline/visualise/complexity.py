@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import paths
 from pipeline.models import tasks
 from pipeline.params import Params, Visualisation
+from pipeline.visualise import draw
 from pipeline.visualise.cost_table import CONVENTION, cells, of_model, product, side_of, totals
 from pipeline.visualise.layer_costs import Layer
 
@@ -48,11 +49,6 @@ def _width(layer: Layer) -> float:
 
 def bars(path: Path, layers: Sequence[Layer]) -> None:
     """Bars of parameters, FLOPs, memory and receptive field, a row for each layer or, of many, for each part."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     rows = grouped([layer for layer in layers if layer.shape], MOST_BARS)
     names = [f"{row.name} {row.kind}  {product(row.shape)}" for row in rows]
     columns: list[tuple[str, list[float], list[str]]] = [
@@ -62,19 +58,18 @@ def bars(path: Path, layers: Sequence[Layer]) -> None:
     fields = [_width(row) for row in rows]
     columns.append(("receptive field, pixels", fields, [f"{value:g}" if value else "" for value in fields]))
     size = (12, 1.2 + 0.21 * len(rows))
-    figure, axes = plt.subplots(1, len(columns), figsize=size, dpi=90, sharey=True, layout="constrained")
-    for axis, (title, values, texts) in zip(axes, columns, strict=True):
-        drawn = axis.barh(range(len(rows)), values, color="#3b6ea5")
-        axis.bar_label(drawn, texts, padding=2, fontsize=7)
-        axis.set_title(title, fontsize=9)
-        axis.margins(x=0.25, y=0.01)
-        axis.set_xticks([])
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-    axes[0].set_yticks(range(len(rows)), names, fontsize=7)
-    axes[0].invert_yaxis()
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    with draw.figure(path, size, dpi=90) as figure:
+        axes = figure.subplots(1, len(columns), sharey=True)
+        for axis, (title, values, texts) in zip(axes, columns, strict=True):
+            drawn = axis.barh(range(len(rows)), values, color="#3b6ea5")
+            axis.bar_label(drawn, texts, padding=2, fontsize=7)
+            axis.set_title(title, fontsize=9)
+            axis.margins(x=0.25, y=0.01)
+            axis.set_xticks([])
+            axis.tick_params(length=0)
+            axis.spines[:].set_visible(False)
+        axes[0].set_yticks(range(len(rows)), names, fontsize=7)
+        axes[0].invert_yaxis()
 
 
 def _short(number: float) -> str:

@@ -11,6 +11,7 @@ from pipeline import paths
 from pipeline.errors import ParamsError
 from pipeline.params import Params, Visualisation
 from pipeline.training import checkpoint as checkpoints
+from pipeline.visualise import draw
 
 DRAWS = True
 INK, BLUE, ORANGE = "#1f2933", "#2f6fb0", "#e0762f"
@@ -62,9 +63,6 @@ def bottom_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _draw(path: Path, arrays: dict[str, np.ndarray], slope_label: str) -> None:
-    import matplotlib
-    from matplotlib.figure import Figure
-
     bottom, way = bottom_of(arrays), arrays["path"]
     centre, reach = bottom, np.maximum(np.abs(way - bottom).max(0) * 1.2, 1e-9)
     slopes, intercepts = (np.linspace(c - r, c + r, POINTS) for c, r in zip(centre, reach, strict=True))
@@ -72,9 +70,7 @@ def _draw(path: Path, arrays: dict[str, np.ndarray], slope_label: str) -> None:
     least = float(errors_at(arrays, bottom))
     # heights rise with the square of the distance: even steps of its root are even rings
     levels = least + np.linspace(0, np.sqrt(max(float(heights.max()) - least, 1e-12)), 16) ** 2
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    with draw.figure(path, (9.6, 4.2), dpi=110) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[3, 2])
         left.contourf(slopes, intercepts, heights, levels=levels, cmap="Blues_r")
         left.contour(slopes, intercepts, heights, levels=levels, colors="white", linewidths=0.6)
@@ -87,7 +83,6 @@ def _draw(path: Path, arrays: dict[str, np.ndarray], slope_label: str) -> None:
         right.set(xlabel="step", ylabel="mean squared error", yscale="log")
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 METHODS: dict[str, Any] = {"loss_surface": loss_surface}

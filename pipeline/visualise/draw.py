@@ -1,4 +1,4 @@
-"""Boxes, masks, label maps, keypoints and heat over an image, grids of images with captions, and small PNG files.
+"""Boxes, masks, label maps, keypoints and heat over an image, grids of images with captions, figures, small PNG files.
 
 Images are [H, W, 3] uint8 (grey [H, W] and [H, W, 1] are accepted); each function returns a new one.
 Colours are "#rrggbb". `scale` enlarges the image first, so that lines and letters stay sharp on a small one.
@@ -9,13 +9,18 @@ from __future__ import annotations
 import colorsys
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from pipeline.paths import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK = "#1f2933"
 PAPER = "#ffffff"
@@ -230,6 +235,26 @@ def grid(
             place = (left + cell / 2, top + cell + gap // 2 + number * line)
             pen.text(place, text, fill=INK, font=font, anchor="ma")
     return np.asarray(sheet)
+
+
+@contextmanager
+def figure(path: Path, size: tuple[float, float], *, dpi: int) -> Iterator[Figure]:
+    """A figure of matplotlib that is written to `path` at the end, by its own defaults, whatever a user's matplotlibrc.
+
+    Args:
+        path: of the PNG.
+        size: width and height in inches.
+        dpi: pixels of an inch.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        made = Figure(figsize=size, dpi=dpi, layout="constrained")
+        yield made
+        with written_whole(path) as temporary:
+            made.savefig(temporary, format="png", metadata={"Software": None})
 
 
 def save(path: Path, image: np.ndarray, max_bytes: int = 200_000) -> None:

@@ -21,6 +21,7 @@ from pipeline.params import Params, Visualisation
 from pipeline.structures import DatasetInfo
 from pipeline.training import checkpoint as checkpoints
 from pipeline.training import seeding
+from pipeline.visualise import draw
 
 DRAWS = True
 SMALLEST = 1e-12
@@ -134,52 +135,39 @@ def statistics(given: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw_statistics(path: Path, given: dict[str, list[np.ndarray]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    figure, (means, stds) = plt.subplots(1, 2, figsize=(9, 3.6), dpi=110, layout="constrained")
-    for (kind, values), marker in zip(given.items(), itertools.cycle("osv^D")):
-        mean, std = statistics(values)
-        steps = np.arange(1, len(values) + 1)
-        means.plot(steps, mean, marker=marker, markersize=3.5, linewidth=1.2, label=kind)
-        stds.plot(steps, np.maximum(std, SMALLEST), marker=marker, markersize=3.5, linewidth=1.2, label=kind)
-    stds.set_yscale("log")
-    means.set(xlabel="layer", title="mean")
-    stds.set(xlabel=f"layer (what is below {SMALLEST:g} is drawn there)", title="standard deviation")
-    for axes in (means, stds):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(visible=True, linewidth=0.4, alpha=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*stds.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    with draw.figure(path, (9, 3.6), dpi=110) as figure:
+        means, stds = figure.subplots(1, 2)
+        for (kind, values), marker in zip(given.items(), itertools.cycle("osv^D")):
+            mean, std = statistics(values)
+            steps = np.arange(1, len(values) + 1)
+            means.plot(steps, mean, marker=marker, markersize=3.5, linewidth=1.2, label=kind)
+            stds.plot(steps, np.maximum(std, SMALLEST), marker=marker, markersize=3.5, linewidth=1.2, label=kind)
+        stds.set_yscale("log")
+        means.set(xlabel="layer", title="mean")
+        stds.set(xlabel=f"layer (what is below {SMALLEST:g} is drawn there)", title="standard deviation")
+        for axes in (means, stds):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(visible=True, linewidth=0.4, alpha=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(*stds.get_legend_handles_labels(), loc="outside right upper", frameon=False)
 
 
 def _draw_histograms(path: Path, given: dict[str, list[np.ndarray]]) -> None:
     """A row of histograms for each kind, each over its own range: a peak at 0 is a signal that has died."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     depth = len(next(iter(given.values())))
     shown = sorted({round(place) for place in np.linspace(0, depth - 1, COLUMNS)})
-    figure, rows = plt.subplots(
-        len(given), len(shown), figsize=(9, 1.5 * len(given)), dpi=110, layout="constrained", squeeze=False
-    )
     reach = max(float(np.abs(values[0]).max()) for values in given.values()) or 1.0
-    for row, (kind, values) in zip(rows, given.items(), strict=True):
-        for axes, layer in zip(row, shown, strict=True):
-            axes.hist(values[layer], bins=np.linspace(-reach, reach, 41), color="#356fa5")
-            axes.set_yticks([])
-            axes.spines[["top", "right", "left"]].set_visible(False)
-            axes.tick_params(labelsize=7)
-            axes.set_title(f"{kind}, layer {layer + 1}", fontsize=8)
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    with draw.figure(path, (9, 1.5 * len(given)), dpi=110) as figure:
+        rows = figure.subplots(len(given), len(shown), squeeze=False)
+        for row, (kind, values) in zip(rows, given.items(), strict=True):
+            for axes, layer in zip(row, shown, strict=True):
+                axes.hist(values[layer], bins=np.linspace(-reach, reach, 41), color="#356fa5")
+                axes.set_yticks([])
+                axes.spines[["top", "right", "left"]].set_visible(False)
+                axes.tick_params(labelsize=7)
+                axes.set_title(f"{kind}, layer {layer + 1}", fontsize=8)
 
 
 METHODS: dict[str, Any] = {"activations": activations}

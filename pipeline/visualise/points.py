@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.structures import DatasetInfo
+from pipeline.visualise import draw
 
 
 def scatter(path: Path, positions: np.ndarray, labels: np.ndarray | None, info: DatasetInfo) -> None:
@@ -21,22 +22,19 @@ def scatter(path: Path, positions: np.ndarray, labels: np.ndarray | None, info: 
     """
     import matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7.5, 5.5), dpi=110, layout="constrained")
     groups = np.zeros(len(positions), int) if labels is None else labels
-    for label in np.unique(groups):
-        at = positions[groups == label]
-        # escaped, for matplotlib reads what stands between two dollars as a formula
-        name = None if labels is None else info.classes[label].replace("_", " ").replace("$", r"\$")
-        axes.scatter(at[:, 0], at[:, 1], s=26, color=plt.get_cmap("tab20")(int(label) % 20), label=name, linewidths=0)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    if labels is not None:
-        figure.legend(loc="outside right upper", frameon=False)
-    figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
+    colours = matplotlib.colormaps["tab20"]
+    with draw.figure(path, (7.5, 5.5), dpi=110) as figure:
+        axes = figure.subplots()
+        for label in np.unique(groups):
+            at = positions[groups == label]
+            # escaped, for matplotlib reads what stands between two dollars as a formula
+            name = None if labels is None else info.classes[label].replace("_", " ").replace("$", r"\$")
+            axes.scatter(at[:, 0], at[:, 1], s=26, color=colours(int(label) % 20), label=name, linewidths=0)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        if labels is not None:
+            figure.legend(loc="outside right upper", frameon=False)
 
 
 def images_at(positions: np.ndarray, images: Sequence[np.ndarray], side: int = 1000, cell: int = 44) -> np.ndarray:

@@ -1,7 +1,12 @@
+import matplotlib
 import numpy as np
+import pytest
 from PIL import Image
 
-from pipeline.visualise import draw
+from pipeline.models.regression import linear
+from pipeline.structures import DatasetInfo
+from pipeline.visualise import complexity, descent, draw, initialisation, points
+from pipeline.visualise.layer_costs import Layer
 
 RED, BLUE = "#ff0000", "#0000ff"
 
@@ -109,3 +114,33 @@ def test_saved_picture_that_fits_keeps_every_pixel(tmp_path):
 
 def test_palette_has_no_colour_twice():
     assert len(set(draw.palette(40))) == 40
+
+
+def scatter(path):
+    points.scatter(path, np.eye(2), np.array([0, 1]), DatasetInfo("toy", [], ["a", "b"], 1, "", "", ""))
+
+
+def bars(path):
+    complexity.bars(path, [Layer("first", "Linear", (3,), 12, 24, 12, receptive_field=(8, 8))])
+
+
+def statistics(path):
+    initialisation._draw_statistics(path, {"zeros": [np.arange(9.0), np.arange(4.0)]})
+
+
+def histograms(path):
+    initialisation._draw_histograms(path, {"zeros": [np.arange(9.0), np.arange(4.0)]})
+
+
+def surface(path):
+    descent._draw(path, linear.fit(np.array([[0.0], [1], [3]]), np.array([1.0, 2, 2]), ["a"], 0), "a")
+
+
+@pytest.mark.parametrize("drawn", [scatter, bars, statistics, histograms, surface])
+def test_a_figure_is_the_same_whatever_a_users_matplotlibrc_says(tmp_path, drawn):
+    drawn(tmp_path / "one.png")
+    theirs = {"font.size": 17, "axes.facecolor": "red", "savefig.dpi": 30, "lines.linewidth": 9, "axes.grid": True}
+    with matplotlib.rc_context(theirs):
+        drawn(tmp_path / "other.png")
+        assert matplotlib.rcParams["font.size"] == 17
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
