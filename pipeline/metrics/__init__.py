@@ -22,6 +22,11 @@ class Metric(NamedTuple):
     description: str
 
 
+def ratio(part: float, whole: float) -> float | None:
+    """Part / whole; None where there is no whole."""
+    return float(part / whole) if whole else None
+
+
 def table(task: str) -> dict[str, Metric]:
     """The metrics of a task, the headline first."""
     return importlib.import_module(f"pipeline.metrics.{task}").METRICS

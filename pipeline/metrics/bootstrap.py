@@ -5,7 +5,7 @@ numbers and what the per-image table keeps: nothing is matched, decoded or sorte
 whole set and not within its classes: the share of a class among new images is as uncertain as all else.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,27 @@ def sums(weights: np.ndarray, *values: Any) -> list[np.ndarray]:
         for result, of in zip(found, values, strict=True):
             result[rows] = (of.T @ drawn).T
     return found
+
+
+def once(
+    resampled: Callable[[pa.Table, np.ndarray], Mapping[str, np.ndarray]], table: pa.Table
+) -> dict[str, float | None]:
+    """A family's figures where every row of its table counts once; None where undefined."""
+    figures = resampled(table, np.ones((1, table.num_rows), np.uint16))
+    return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in figures.items()}
+
+
+def defined_mean(values: np.ndarray) -> np.ndarray:
+    """[R] float64, the mean of what is defined in each row of [R, ...]; NaN where nothing is.
+
+    >>> defined_mean(np.array([[1, np.nan, 4], [np.nan, np.nan, np.nan]])).tolist()
+    [2.5, nan]
+    """
+    rows = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    defined = ~np.isnan(rows)
+    num = defined.sum(1)
+    total = np.where(defined, rows, 0).sum(1)
+    return np.divide(total, num, out=np.full(len(rows), np.nan), where=num > 0)
 
 
 def as_lists(values: np.ndarray) -> pa.Array:

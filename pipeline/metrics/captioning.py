@@ -101,8 +101,7 @@ def evaluate(*, candidates: Sequence[str], references: Sequence[Sequence[str]]) 
             "cider": pa.array(ciders if len(pairs) > 1 else [None] * len(pairs), pa.float64()),
         }
     )
-    figures = resampled(table, np.ones((1, len(pairs)), np.uint16))
-    return Result({name: None if np.isnan(v[0]) else float(v[0]) for name, v in figures.items()}, table)
+    return Result(bootstrap.once(resampled, table), table)
 
 
 def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline.metrics import Metric, bootstrap
+from pipeline.metrics import Metric, bootstrap, ratio
 
 METRICS = {
     "top1": Metric(True, "share of images whose highest score is of the true class"),
@@ -219,9 +219,9 @@ def per_class(matrix: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
                 "class": name,
                 "num_images": int(num_images),
                 "num_predicted": int(num_predicted),
-                "precision": _ratio(right, num_predicted),
-                "recall": _ratio(right, num_images),
-                "f1": _ratio(2 * right, num_images + num_predicted),
+                "precision": ratio(right, num_predicted),
+                "recall": ratio(right, num_images),
+                "f1": ratio(2 * right, num_images + num_predicted),
             }
         )
     return rows
@@ -296,15 +296,15 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
     result[top_k.removeprefix("correct_")] = shares[:, 1]
     num_of_class, num_predicted, right = np.split(of_classes, 3, axis=1)
     with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
-        result["balanced_accuracy"] = _defined_mean(right / num_of_class)
-        result["macro_f1"] = _defined_mean(2 * right / (num_of_class + num_predicted))
+        result["balanced_accuracy"] = bootstrap.defined_mean(right / num_of_class)
+        result["macro_f1"] = bootstrap.defined_mean(2 * right / (num_of_class + num_predicted))
     if "probability_of_truth" in columns:
         result["log_loss"], result["brier"] = shares[:, 2], shares[:, 3]
         result["ece"] = np.abs(shares[:, 4:]).sum(1)
     if "scores" in table.column_names:
         scores = bootstrap.as_matrix(table, "scores")
         both = rankings(scores=scores, labels=columns["label"], weights=weights)
-        result["auroc"], result["average_precision"] = (_defined_mean(values) for values in both)
+        result["auroc"], result["average_precision"] = (bootstrap.defined_mean(values) for values in both)
     return result
 
 
@@ -320,8 +320,7 @@ def metrics(
         top_k: the k of `top<k>`; from K on every prediction is right.
     """
     table = per_image(scores=scores, labels=labels, probabilities=probabilities, top_k=top_k)
-    figures = resampled(table, np.ones((1, len(labels)), np.uint16))
-    return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()}
+    return bootstrap.once(resampled, table)
 
 
 def _members_of_classes(columns: dict[str, np.ndarray]) -> Any:
@@ -334,14 +333,3 @@ def _members_of_classes(columns: dict[str, np.ndarray]) -> Any:
     where = np.concatenate([labels, predicted + num_classes, labels + 2 * num_classes])
     flags = np.concatenate([once, once, correct])
     return sparse.csc_array((flags, (np.tile(images, 3), where)), (len(labels), 3 * num_classes))
-
-
-def _defined_mean(values: np.ndarray) -> np.ndarray:
-    """[R], mean of values [R, K] over those that are no NaN; NaN where all are."""
-    defined = ~np.isnan(values)
-    num = defined.sum(1)
-    return np.divide(np.where(defined, values, 0).sum(1), num, out=np.full(len(values), np.nan), where=num > 0)
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None

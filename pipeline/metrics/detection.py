@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.metrics import Metric, average_precision, overlaps, resampling
+from pipeline.metrics import Metric, average_precision, bootstrap, overlaps, resampling
 from pipeline.metrics.detection_columns import (
     KINDS,
     DetectionColumns,
@@ -442,16 +442,7 @@ def resampled(
     if kind == "keypoints":
         figures |= {"mar20_oks50": recall[:, :1, :, 0, 0], "mar20_oks75": recall[:, 5:6, :, 0, 0]}
     figures |= {f"mar_{name}": recall[..., area, -1] for area, name in enumerate(areas) if area}
-    return {name: _means(values) for name, values in figures.items() if names is None or name in names}
-
-
-def _means(values: np.ndarray) -> np.ndarray:
-    """[R] float64, the mean of what is defined in each row of [R, ...]; NaN where nothing is."""
-    rows = values.reshape(len(values), int(np.prod(values.shape[1:])))
-    defined = ~np.isnan(rows)
-    num = defined.sum(1)
-    total = np.where(defined, rows, 0).sum(1)
-    return np.divide(total, num, out=np.full(len(rows), np.nan), where=num > 0)
+    return {name: bootstrap.defined_mean(values) for name, values in figures.items() if names is None or name in names}
 
 
 def per_class(result: Result, classes: list[str]) -> list[dict[str, Any]]:

@@ -251,10 +251,8 @@ def metrics(
 
 def figures(table: pa.Table) -> dict[str, float | None]:
     """The figures of `METRICS` from the rows of `per_image`."""
-    found = resampled(table, np.ones((1, table.num_rows), np.uint16))
     # fid is at least 0, but for rounding
-    defined = {name: None if np.isnan(value[0]) else float(value[0]) for name, value in found.items()}
     return {
         name: max(0.0, value) if value is not None and name.startswith("fid") else value
-        for name, value in defined.items()
+        for name, value in bootstrap.once(resampled, table).items()
     }

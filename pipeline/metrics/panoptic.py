@@ -152,9 +152,7 @@ def evaluate(
         found.append(counts)
     stacked = Counts(*(np.array([of[i] for of in found]).reshape(-1, len(classes)) for i in range(4)))
     table = per_image(stacked, is_thing)
-    figures = resampled(table, np.ones((1, len(found)), np.uint16))
-    metrics = {name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()}
-    return Result(metrics, per_class(stacked, classes), table)
+    return Result(bootstrap.once(resampled, table), per_class(stacked, classes), table)
 
 
 def per_class(counts: Counts, classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -71,5 +71,4 @@ def metrics(*, values: np.ndarray, targets: np.ndarray) -> dict[str, float | Non
         values: [N], predicted.
         targets: [N], true.
     """
-    figures = resampled(per_image(values=values, targets=targets), np.ones((1, len(targets)), np.uint16))
-    return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()}
+    return bootstrap.once(resampled, per_image(values=values, targets=targets))

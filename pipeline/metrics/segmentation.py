@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline.metrics import Metric, bootstrap
+from pipeline.metrics import Metric, bootstrap, ratio
 from pipeline.structures import IGNORE
 
 METRICS = {
@@ -198,10 +198,10 @@ def per_class(counts: Counts, classes: list[str]) -> list[dict[str, Any]]:
         {
             "class": name,
             "num_pixels": int(counts.truths[index]),
-            "iou": _ratio(counts.intersections[index], counts.unions[index]),
-            "dice": _ratio(2 * counts.intersections[index], counts.unions[index] + counts.intersections[index]),
-            "boundary_iou": _ratio(counts.boundary_intersections[index], counts.boundary_unions[index]),
-            "accuracy": _ratio(counts.intersections[index], counts.truths[index]),
+            "iou": ratio(counts.intersections[index], counts.unions[index]),
+            "dice": ratio(2 * counts.intersections[index], counts.unions[index] + counts.intersections[index]),
+            "boundary_iou": ratio(counts.boundary_intersections[index], counts.boundary_unions[index]),
+            "accuracy": ratio(counts.intersections[index], counts.truths[index]),
         }
         for index, name in enumerate(classes)
     ]
@@ -265,8 +265,7 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
 
 def metrics(counts: Counts) -> dict[str, float | None]:
     """The figures of `METRICS` of N images, `Counts` of [N, K]; None where no pixel is scored."""
-    figures = resampled(per_image(counts), np.ones((1, len(counts.truths)), np.uint16))
-    return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()}
+    return bootstrap.once(resampled, per_image(counts))
 
 
 def _mean_ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
@@ -274,7 +273,3 @@ def _mean_ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
     ratios = np.divide(parts, wholes, out=np.zeros(parts.shape), where=wholes > 0)
     num = np.count_nonzero(wholes, axis=1)
     return np.divide(ratios.sum(1), num, out=np.full(len(parts), np.nan), where=num > 0)
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None

@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.metrics import bootstrap
@@ -53,3 +54,20 @@ def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says():
         low, high = bootstrap.interval(drawn)
         covered += low <= 0.7 <= high
     assert 0.9 <= covered / 200 <= 0.985
+
+
+def test_every_row_counts_once_and_what_is_undefined_is_none():
+    def resampled(table, weights):
+        values = table.column("value").to_numpy()
+        return {"sum": weights @ values, "rows": weights.sum(1), "nothing": np.full(len(weights), np.nan)}
+
+    table = pa.table({"value": np.array([1.5, 2.0, 4.0])})
+    figures = bootstrap.once(resampled, table)
+    assert figures == {"sum": 7.5, "rows": 3.0, "nothing": None}
+    assert [type(value) for value in figures.values()] == [float, float, type(None)]
+
+
+def test_the_mean_of_what_is_defined_in_each_row():
+    values = np.array([[[1, np.nan], [4, np.nan]], [[np.nan] * 2] * 2, [[1, 2], [3, 6]]])
+    np.testing.assert_array_equal(bootstrap.defined_mean(values), [2.5, np.nan, 3])
+    assert bootstrap.defined_mean(np.zeros((2, 0))).tolist() == pytest.approx([np.nan] * 2, nan_ok=True)
