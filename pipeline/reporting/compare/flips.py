@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import paths
 from pipeline.data.store import Split, Store
+from pipeline.errors import PipelineError
 from pipeline.params import EVALUATIONS
+from pipeline.reporting.contents import read_json
 from pipeline.reporting.gallery import Item, Mark
-from pipeline.reporting.verdicts import Predictions
+from pipeline.reporting.verdicts import in_order
 from pipeline.visualise import draw
 
 if TYPE_CHECKING:
@@ -52,11 +53,14 @@ def sheet(run: RunComparison, scratch: Path) -> bytes | str:
     if data is None or any(answer is None for answer in answers):
         return f"{len(np.flatnonzero(change))} images turned; their data is in no cache or remote that was asked."
     split = Store(data).split(run.head.entry["prediction"]["split"])
-    sides = [
-        _items(arm, run.task, split, folder, chosen)
-        for arm, folder in zip((run.base, run.head), answers, strict=True)
-        if folder is not None
-    ]
+    try:
+        sides = [
+            _items(arm, run.task, split, folder, chosen)
+            for arm, folder in zip((run.base, run.head), answers, strict=True)
+            if folder is not None
+        ]
+    except PipelineError:  # whose message may name a place in `scratch`
+        return f"{len(np.flatnonzero(change))} images turned; a side's predictions are broken or of other images."
     images, captions = [], []
     for index, base, head in zip(chosen, *sides, strict=True):
         images += [panel(base, "truth"), panel(base, "answer"), panel(head, "answer")]
@@ -93,14 +97,11 @@ def turned(change: np.ndarray) -> list[int]:
 
 
 def _items(arm: Arm, task: str, split: Split, folder: Path, chosen: list[int]) -> list[Item]:
-    with pa.ipc.open_file(str(folder / "predictions.arrow")) as file:
-        table = file.read_all()
-    rows = {image_id: row for row, image_id in enumerate(table.column("image_id").to_pylist())}
-    table = table.take([rows[image_id] for image_id in split.column("image_id")])
-    info: dict[str, Any] = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+    predictions = in_order(folder, split.column("image_id"), f"dvc repro predict@{arm.name}")
+    predictions.info = read_json(folder / "info.json")
     evaluation = EVALUATIONS[task].model_validate(arm.entry.get("evaluation") or {})
     verdicts = importlib.import_module(f"pipeline.reporting.verdicts.{task}")
-    return list(verdicts.items(Predictions(str(folder), "dvc repro", table, info), split, evaluation, chosen))
+    return list(verdicts.items(predictions, split, evaluation, chosen))
 
 
 def panel(item: Item, side: str) -> np.ndarray:

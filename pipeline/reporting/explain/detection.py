@@ -7,17 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline import paths
-from pipeline.data.store import Split, Store
+from pipeline.data.store import Store
 from pipeline.errors import PipelineError
 from pipeline.metrics import average_precision
 from pipeline.metrics.detection import AREAS, MAX_DETECTIONS, Detections, Result, evaluate_detections
 from pipeline.ops import boxes as box_ops
 from pipeline.params import DetectionEvaluation, Run
 from pipeline.reporting.explain.parts import Dialect, Explanation, shown
-from pipeline.reporting.verdicts import Predictions
+from pipeline.reporting.verdicts import in_order
 from pipeline.reporting.verdicts.detection import detections_of, objects_of
 from pipeline.reporting.verdicts.suppression import described, suppressed
 from pipeline.structures import Objects
@@ -29,7 +28,8 @@ def explain(entry: Run, name: str, metric: str) -> Explanation:
     assert isinstance(evaluation, DetectionEvaluation)
     try:
         split = Store(paths.raw(entry.dataset)).split(entry.prediction.split)
-        predictions = _predictions(name, split)
+        fix = f"dvc pull, or dvc repro predict@{name}"
+        predictions = in_order(paths.predictions(name), split.column("image_id"), fix)
     except PipelineError as error:
         return Explanation([], [], f"counts and dialects need the predictions: {error}")
     classes = split.info.classes
@@ -51,21 +51,6 @@ def explain(entry: Run, name: str, metric: str) -> Explanation:
         *_per_class(result, classes, metric),
     ]
     return Explanation(lines, list(_dialects(kept, targets, len(classes), metric)))
-
-
-def _predictions(name: str, split: Split) -> Predictions:
-    """A run's outputs in the order of the split."""
-    file, fix = paths.predictions(name) / "predictions.arrow", f"dvc pull, or dvc repro predict@{name}"
-    try:
-        with pa.ipc.open_file(str(file)) as reader:
-            table = reader.read_all()
-    except (OSError, pa.ArrowInvalid):
-        raise PipelineError(f"{file}: not readable; fix: {fix}") from None
-    rows = {image_id: row for row, image_id in enumerate(table.column("image_id").to_pylist())}
-    image_ids = split.column("image_id")
-    if set(rows) != set(image_ids):
-        raise PipelineError(f"{file}: of other images than the split's; fix: {fix}")
-    return Predictions(str(file), fix, table.take([rows[image_id] for image_id in image_ids]), {})
 
 
 def _per_class(result: Result, classes: list[str], metric: str) -> Iterator[str]:

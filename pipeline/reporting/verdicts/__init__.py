@@ -108,6 +108,29 @@ class Predictions:
         return PipelineError(f"{self.file}#{image_id} {key}: {what}; fix: {self.fix}")
 
 
+def in_order(folder: Path, image_ids: Sequence[str], fix: str) -> Predictions:
+    """A run's outputs in the order of a split's images, without what info.json says of them.
+
+    Args:
+        folder: that `predict` wrote.
+        image_ids: of the split.
+        fix: what to do about a fault in them.
+
+    Raises:
+        PipelineError: they cannot be read, or are of other images.
+    """
+    file = folder / "predictions.arrow"
+    try:
+        with pa.ipc.open_file(str(file)) as reader:
+            table = reader.read_all()
+    except (OSError, pa.ArrowInvalid):
+        raise PipelineError(f"{file}: not readable; fix: {fix}") from None
+    rows = {image_id: row for row, image_id in enumerate(table.column("image_id").to_pylist())}
+    if set(rows) != set(image_ids):
+        raise PipelineError(f"{file}: of other images than the split's; fix: {fix}")
+    return Predictions(str(file), fix, table.take([rows[image_id] for image_id in image_ids]), {})
+
+
 def digest(texts: Iterable[str]) -> str:
     """Twelve digits that name texts in their order, such as the ids of the images that were judged, or their truth."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]

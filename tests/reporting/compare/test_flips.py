@@ -110,6 +110,16 @@ def test_a_number_is_as_bad_as_its_error_is_large() -> None:
     assert flips.badness(table, "regression").tolist() == [2.0, 0.5]
 
 
+def test_predictions_of_other_images_are_told_in_place_of_the_sheet(workspace: None, tmp_path: Path) -> None:
+    (run,) = compare_runs(resolve(WORKSPACE), "one", "two", num_resamples=100).runs
+    place = paths.predictions("one") / "predictions.arrow"
+    with pa.ipc.open_file(str(place)) as file:
+        table = file.read_all()
+    with pa.ipc.new_file(str(place), table.schema) as file:
+        file.write_table(table.slice(1))
+    assert flips.sheet(run, tmp_path) == "2 images turned; a side's predictions are broken or of other images."
+
+
 def test_without_data_the_sheet_says_so(workspace: None, tmp_path: Path) -> None:
     (run,) = compare_runs(resolve(WORKSPACE), "one", "two", num_resamples=100).runs
     for path in paths.raw("toy").iterdir():
