@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from pipeline.params import Choices, Range, Search
 from pipeline.reporting import plots
-from pipeline.reporting.plots import BLUE, GREY, INK, ORANGE, QUIET, _figure
+from pipeline.reporting.plots import BLUE, GREY, INK, ORANGE, QUIET, figure_at
 
 if TYPE_CHECKING:
     from pipeline.training.sanity import Sweep
@@ -47,7 +47,7 @@ def learning_rates(path: Path, sweep: Sweep, rate: float) -> None:
         sweep: of `pipeline/training/sanity.py`.
         rate: of the run.
     """
-    with _figure(path, (6.4, 3.2)) as figure:
+    with figure_at(path, (6.4, 3.2)) as figure:
         axes = figure.subplots()
         axes.plot(sweep.rates, sweep.losses, color=BLUE, linewidth=2)
         axes.axvline(rate, color=INK, linewidth=1.2, label=f"the run's: {rate:g}")
@@ -66,7 +66,7 @@ def _slices(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) -> 
     num = len(entry.space)
     columns = min(num, COLUMNS)
     rows = -(-num // columns)
-    with _figure(path, (3.4 * columns + 0.6, 2.9 * rows)) as figure:
+    with figure_at(path, (3.4 * columns + 0.6, 2.9 * rows)) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for axes in grid[num:]:
             axes.set_axis_off()
@@ -85,7 +85,7 @@ def _history(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) ->
     """The metric of each trial and the best so far."""
     from pipeline.training.state import higher_is_better
 
-    with _figure(path, (6.4, 3.0)) as figure:
+    with figure_at(path, (6.4, 3.0)) as figure:
         axes = figure.subplots()
         for state, style in _STYLES.items():
             some = [trial for trial in trials if trial.state == state and trial.value is not None]
@@ -108,7 +108,7 @@ def _landscape(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) 
     valued = [trial for trial in trials if trial.value is not None]
     values = _values(valued)
     others = [trial for trial in trials if trial.value is None]
-    with _figure(path, (4.1 * len(pairs) + 0.8, 3.6)) as figure:
+    with figure_at(path, (4.1 * len(pairs) + 0.8, 3.6)) as figure:
         grid = figure.subplots(1, len(pairs), squeeze=False)[0]
         for axes, (across, up) in zip(grid, pairs, strict=True):
 

@@ -105,7 +105,7 @@ def reliability(
     num_bins = len(calibration.counts)
     left = np.arange(num_bins) / num_bins
     width, filled = 1 / num_bins, calibration.counts > 0
-    with _figure(path, (5.2, 5.4)) as figure:
+    with figure_at(path, (5.2, 5.4)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
         joined = {"align": "edge", "edgecolor": "white", "linewidth": 1.5}
@@ -246,7 +246,7 @@ def residuals(path: Path, values: np.ndarray, targets: np.ndarray) -> None:
         targets: [N], true.
     """
     errors = values - targets
-    with _figure(path, (7.2, 3.6)) as figure:
+    with figure_at(path, (7.2, 3.6)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
         left.axhline(0, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
         left.scatter(values, errors, s=22, color=BLUE, alpha=0.65, linewidths=0)
@@ -265,7 +265,7 @@ def distances(path: Path, panels: Sequence[tuple[str, Sequence[tuple[str, float 
         path: the PNG to write.
         panels: a title each, and names with their distances; the first name stands out.
     """
-    with _figure(path, (7.6, 2.5)) as figure:
+    with figure_at(path, (7.6, 2.5)) as figure:
         for axes, (title, pairs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             values = [value or 0 for _, value in pairs]
             top = max(max(values), 1e-9)
@@ -341,7 +341,7 @@ def plain(names: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+def figure_at(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure of a size in inches that is written to `path` at the end, in fewer dots where it is large."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # not what a matplotlibrc of the user says
@@ -359,7 +359,7 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
 
 @contextmanager
 def _axes(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
-    with _figure(path, size) as figure:
+    with figure_at(path, size) as figure:
         yield figure.subplots()
 
 
