@@ -26,6 +26,7 @@ from pipeline.structures import Batch
 from pipeline.training import optim
 from pipeline.training.checkpoint import Snapshots
 from pipeline.training.distributed import Processes
+from pipeline.training.memory import is_out_of_memory
 from pipeline.training.regularise import augment_batch
 from pipeline.training.seeding import Compute, derive
 from pipeline.training.state import Row, State, best_epoch, column_of
@@ -91,7 +92,7 @@ def fit(
 
 def _told(error: Exception, name: str, train: Loader, compute: Compute) -> str | None:
     """What to do about an error that batches of another size would not have; None of any other error."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         height, width = train.image_size
         return (
             f"{name}: out of memory on {compute.device} with batches of {train.batch_size} images of {height}x{width}; "

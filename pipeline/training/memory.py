@@ -40,12 +40,30 @@ def batch_size(
         name: of the run, for messages.
 
     Raises:
-        PipelineError: not even one image fits.
+        PipelineError: not even one image fits, or not the four that are tried.
     """
     if asked == "all":
         return len(split)
     if asked != "auto":
         return int(asked)
+    try:
+        return _largest(model, split, image_size, compute, num, name)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    height, width = image_size
+    raise PipelineError(
+        f"{name}: out of memory on {compute.device} with four images of {height}x{width}, by which batch_size auto is "
+        "found; fix: write a training.batch_size, lower training.image_size, or a smaller model"
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the machine had no more memory to give."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _largest(model: Any, split: Split, image_size: tuple[int, int], compute: Compute, num: int, name: str) -> int:
     trial = _Trial(model, split, image_size, compute)
     two, four = trial.kept(2), trial.kept(4)
     per_image = max(1, (four - two) // 2)

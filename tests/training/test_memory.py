@@ -64,3 +64,29 @@ def test_memory_for_no_image_is_one_line(split, monkeypatch):
     monkeypatch.setattr(memory, "total_memory", lambda device: 3000)
     with pytest.raises(PipelineError, match=r"toy: not one image of 8x8 fits into the memory of cpu .*; fix: lower"):
         size("auto", split)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_what_does_not_even_fit_to_be_tried_is_one_line(split, monkeypatch, error):
+    def loss(self, batch):
+        raise error
+
+    monkeypatch.setattr(Weighted, "loss", loss)
+    with pytest.raises(PipelineError, match=r"^toy: out of memory on cpu with four images of 8x8, .*; fix: write"):
+        size("auto", split, Weighted())
+
+
+def test_another_error_of_a_model_is_told_as_it_is(split, monkeypatch):
+    def loss(self, batch):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Weighted, "loss", loss)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        size("auto", split, Weighted())
