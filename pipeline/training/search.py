@@ -136,9 +136,12 @@ def run(
     with _told(address, f"{PARAMS} searches.{name}.storage"):
         storage = _shared(address) if address else _local(file, settings)
         study = optuna.create_study(storage=storage, **settings)
-        while _is_wanting(study, num_trials(search), shared=bool(address)):
+        total = num_trials(search)
+        while _is_wanting(study, total, shared=bool(address)):
             study.optimize(lambda trial: _objective(trial, search, attempt), n_trials=1)
-        trials = [_outcome(trial, search) for trial in study.get_trials() if trial.state in DONE]
+        done = [trial for trial in study.get_trials() if trial.state in DONE]
+        # two machines that each saw the last one wanting have made one more, which is not to depend on their speed
+        trials = [_outcome(trial, search) for trial in done[:total]]
         storage.remove_session()
         storage.engine.dispose()
     return [Trial(number, *fields) for number, fields in enumerate(trials)]

@@ -277,6 +277,11 @@ def test_machines_share_a_storage_and_write_one_table(tmp_path: Path, monkeypatc
     assert not (tmp_path / "searches").exists()
 
 
+def test_a_trial_more_than_was_asked_for_does_not_count(tmp_path: Path) -> None:
+    three = found(entry({"lr": LR}, trials=3), bowl, tmp_path)  # as two machines leave it that asked at one moment
+    assert found(entry({"lr": LR}, trials=2), bowl, tmp_path) == three[:2]
+
+
 def test_a_storage_that_does_not_answer_is_told_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
