@@ -233,9 +233,11 @@ def unregularised(model: Any) -> Iterator[None]:
     smoothing = getattr(model, "label_smoothing", None)
     if smoothing is not None:
         model.label_smoothing = 0.0
-    yield
-    if smoothing is not None:
-        model.label_smoothing = smoothing
+    try:
+        yield
+    finally:
+        if smoothing is not None:
+            model.label_smoothing = smoothing
 
 
 @dataclass(frozen=True)

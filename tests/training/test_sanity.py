@@ -146,6 +146,9 @@ def test_what_regularises_is_off_while_images_are_learnt_by_heart() -> None:
         assert model.label_smoothing == 0
         assert [module.training for module in model.network] == [False, True]
     assert model.label_smoothing == 0.1
+    with pytest.raises(KeyError), sanity.unregularised(model):
+        raise KeyError
+    assert model.label_smoothing == 0.1
 
 
 class Bowl(nn.Module):
