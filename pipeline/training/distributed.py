@@ -163,6 +163,8 @@ class _GlobalBatchNorm(TorchFunctionMode):
         shape = (1, -1, *(1 for _ in dims[1:]))
         own = float(self.counts)
         num = _sum(values.new_tensor([own * values.numel() / values.shape[1]]))
+        if values.numel() == values.shape[1] and num < 2:  # asked of few batches, for it waits for the device
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {images.shape}")
         mean = _sum(own * values.sum(dims)) / num
         centred = values - mean.view(shape)
         var = _sum(own * centred.square().sum(dims)) / num

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,13 @@ def test_the_batch_norm_of_all_processes_is_torchs(group, shape):
         found.append((out.detach(), mean, var, images.grad, scale.grad, shift.grad))
     for ours, torchs in zip(*reversed(found), strict=True):
         assert torch.allclose(ours, torchs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_value_of_all_processes_has_no_spread(group):
+    one = torch.ones(1, 2, 1, 1)
+    for mode in (nullcontext(), _GlobalBatchNorm()):
+        with mode, pytest.raises(ValueError, match="Expected more than 1 value per channel when training, got input si"):
+            F.batch_norm(one, torch.zeros(2), torch.ones(2), training=True)
 
 
 def test_in_evaluation_it_takes_the_running_statistics(group):
