@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pipeline.training.sanity import Sweep
     from pipeline.training.search import Trial
 
-MAX_PAIRS = 3
 COLUMNS = 3
 
 
@@ -103,14 +102,18 @@ def _history(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) ->
 
 
 def _landscape(path: Path, entry: Search, trials: Sequence[Trial], best: Trial) -> None:
-    """The metric, as colour, over pairs of options; what has no value is a cross."""
-    pairs = list(itertools.combinations(entry.space, 2))[:MAX_PAIRS]
+    """The metric, as colour, over all pairs of options; what has no value is a cross."""
+    pairs = list(itertools.combinations(entry.space, 2))
+    columns = min(len(pairs), COLUMNS)
+    rows = -(-len(pairs) // columns)
     valued = [trial for trial in trials if trial.value is not None]
     values = _values(valued)
     others = [trial for trial in trials if trial.value is None]
-    with figure_at(path, (4.1 * len(pairs) + 0.8, 3.6)) as figure:
-        grid = figure.subplots(1, len(pairs), squeeze=False)[0]
-        for axes, (across, up) in zip(grid, pairs, strict=True):
+    with figure_at(path, (4.1 * columns + 0.8, 3.6 * rows)) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid[len(pairs) :]:
+            axes.set_axis_off()
+        for axes, (across, up) in zip(grid, pairs, strict=False):
 
             def places(some: Sequence[Trial], across: str = across, up: str = up) -> tuple[list[float], list[float]]:
                 return [_place(entry, across, trial) for trial in some], [_place(entry, up, trial) for trial in some]

@@ -1,5 +1,6 @@
 """A search on the report's page and in its summary, and its pictures."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from PIL import Image
 
 from pipeline import paths
 from pipeline.errors import PipelineError
-from pipeline.params import Choices, Search
+from pipeline.params import Choices, Range, Search
 from pipeline.reporting import contents, landscape, page, summary
 from pipeline.training.search import Trial
 
@@ -58,6 +59,20 @@ def test_a_choice_is_drawn_as_it_is_and_never_read_as_a_formula(tmp_path: Path) 
     trials = [Trial(t.number, t.state, t.value, t.epochs, {key: "a $x_{$"}) for t in TRIALS]
     landscape.draw(tmp_path, one, trials, trials[1])
     assert (tmp_path / "slices.png").is_file()
+
+
+def test_the_landscape_shows_every_pair_of_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {f"training.{key}": Range(low=0.1, high=1.0) for key in ("momentum", "weight_decay", "l1")}
+    entry = ENTRY.model_copy(update={"space": {"training.lr": ENTRY.space["training.lr"], **more}})
+    values = {"training.lr": 1e-2, **dict.fromkeys(more, 0.5)}
+    trials = [Trial(t.number, t.state, t.value, t.epochs, values) for t in TRIALS]
+    shown = []
+    monkeypatch.setattr(landscape, "_scale", lambda axes, entry, key, which: shown.append((which, key)))
+    landscape._landscape(tmp_path / "landscape.png", entry, trials, trials[1])
+    across, up = ([key for side, key in shown if side == which] for which in "xy")
+    assert list(zip(across, up, strict=True)) == list(itertools.combinations(entry.space, 2))
+    with Image.open(tmp_path / "landscape.png") as image:
+        assert image.height > image.width / 2, "two rows of three"
 
 
 def test_a_search_over_one_option_has_no_landscape(tmp_path: Path) -> None:
