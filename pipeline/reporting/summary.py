@@ -23,98 +23,102 @@ def render(contents: Contents, contrasts: Sequence[Contrast] = ()) -> str:
         "`python -m pipeline report` writes this file and the page `index.html` from `reports/`.",
     ]
     for members in contents.kinds.values():
-        kind = members[0].kind
-        names = [name for name in (kind.main, *kind.others) if name]
-        has_split = any(one.told_split for one in members)
-        lines += ["", f"## {kind.title}", ""]
-        lines += table(
-            [
-                "run",
-                "model",
-                "inputs",
-                *(["split"] if has_split else []),
-                *(f"{score(kind.task, name).label} {score(kind.task, name).arrow}".strip() for name in names),
-            ],
-            [_row(one, names, has_split) for one in members],
-            num_text=4 if has_split else 3,
-        )
-    if contrasts:
-        lines += ["", "## Ideas and their foils", "", note(contrasts), ""]
-        columns = [
-            "claim",
-            "verdict",
-            "idea",
-            "foil",
-            "curves",
-            "metric",
-            "of idea",
-            "of foil",
-            "difference",
-            "interval",
-        ]
-        lines += table(columns, [_contrast(one) for one in contrasts], num_text=6)
-    if contents.robustness:
-        lines += [
-            "",
-            "## Robustness",
-            "",
-            "The mean score on corrupted images, and its share of that on clean ones.",
-            "",
-        ]
-        rows = [
-            [text(one.name), text(one.run), *(printed(one.scores.get(name)) for name in ("mpc", "rpc"))]
-            for one in contents.robustness
-        ]
-        lines += table(["name", "run", "mean under corruption ↑", "share of clean ↑"], rows, num_text=2)
-    if contents.searches:
-        lines += ["", "## Searches", "", "Options that did best on the validation split.", ""]
-        rows = [
-            [
-                text(one.name),
-                text(one.run),
-                text(", ".join(f"{key} {value}" for key, value in one.best.items())),
-                printed(next(iter(one.scores.values()))),
-                printed(one.scores.get("trials")),
-            ]
-            for one in contents.searches
-        ]
-        lines += table(["name", "run", "best options", "value", "trials"], rows, num_text=3)
-    if contents.duels:
-        lines += ["", "## Features or pixels", "", "Top-1 of the same head with the same parameters.", ""]
-        rows = [
-            [
-                text(duel.model),
-                text(duel.dataset),
-                printed(duel.on_features.scores.get("top1")),
-                printed(duel.on_pixels.scores.get("top1")),
-                "n/a" if duel.gain is None else f"{duel.gain:+.3f}",
-            ]
-            for duel in contents.duels
-        ]
-        lines += table(["head", "dataset", "on features", "on pixels", "gain"], rows, num_text=2)
-    pictures = [
-        (one.name, picture) for members in contents.kinds.values() for one in members for picture in one.pictures
-    ]
-    shown = [(name, picture) for name, picture in pictures if picture.path.stem in ("predictions", "samples")]
-    shown += [(one.name, picture) for one in contents.visualisations for picture in one.pictures[:1]]
-    if shown:
-        lines += ["", "## Pictures"]
-        for name, picture in shown:
-            lines += ["", f"**{text(name)}**: {text(picture.caption)}", "", link(picture)]
-    if contents.datasets:
-        lines += ["", "## Data", ""]
-        rows = [
-            [text(one.name), text(one.statistics.get("licence", "n/a")), text(one.statistics.get("attribution", "n/a"))]
-            for one in contents.datasets
-        ]
-        lines += table(["dataset", "licence", "attribution"], rows, num_text=3)
-        for one in contents.datasets:
-            skipped = (one.health or {}).get("skipped") or {}
-            leaks = [f"{check['total']} {kind}" for kind, check in one.checks if "across" in kind]
-            left_out = [f"{number} {what} left out" for what, number in sorted(skipped.items()) if number]
-            if leaks or left_out:
-                lines += ["", f"{text(one.name)}: {text('; '.join(leaks + left_out))}."]
+        lines += _kind(members)
+    lines += _contrasts(contrasts) if contrasts else []
+    lines += _robustness(contents) if contents.robustness else []
+    lines += _searches(contents) if contents.searches else []
+    lines += _duels(contents) if contents.duels else []
+    lines += _pictures(contents)
+    lines += _data(contents) if contents.datasets else []
     return "\n".join(lines) + "\n"
+
+
+def _kind(members: list[Trained]) -> list[str]:
+    kind = members[0].kind
+    names = [name for name in (kind.main, *kind.others) if name]
+    has_split = any(one.told_split for one in members)
+    columns = ["run", "model", "inputs", *(["split"] if has_split else [])]
+    scores = [f"{score(kind.task, name).label} {score(kind.task, name).arrow}".strip() for name in names]
+    rows = [_row(one, names, has_split) for one in members]
+    return ["", f"## {kind.title}", "", *table([*columns, *scores], rows, num_text=len(columns))]
+
+
+def _contrasts(contrasts: Sequence[Contrast]) -> list[str]:
+    columns = ["claim", "verdict", "idea", "foil", "curves", "metric", "of idea", "of foil", "difference", "interval"]
+    rows = [_contrast(one) for one in contrasts]
+    return ["", "## Ideas and their foils", "", note(contrasts), "", *table(columns, rows, num_text=6)]
+
+
+def _robustness(contents: Contents) -> list[str]:
+    said = "The mean score on corrupted images, and its share of that on clean ones."
+    rows = [
+        [text(one.name), text(one.run), *(printed(one.scores.get(name)) for name in ("mpc", "rpc"))]
+        for one in contents.robustness
+    ]
+    columns = ["name", "run", "mean under corruption ↑", "share of clean ↑"]
+    return ["", "## Robustness", "", said, "", *table(columns, rows, num_text=2)]
+
+
+def _searches(contents: Contents) -> list[str]:
+    rows = [
+        [
+            text(one.name),
+            text(one.run),
+            text(", ".join(f"{key} {value}" for key, value in one.best.items())),
+            printed(next(iter(one.scores.values()))),
+            printed(one.scores.get("trials")),
+        ]
+        for one in contents.searches
+    ]
+    said = "Options that did best on the validation split."
+    columns = ["name", "run", "best options", "value", "trials"]
+    return ["", "## Searches", "", said, "", *table(columns, rows, num_text=3)]
+
+
+def _duels(contents: Contents) -> list[str]:
+    rows = [
+        [
+            text(duel.model),
+            text(duel.dataset),
+            printed(duel.on_features.scores.get("top1")),
+            printed(duel.on_pixels.scores.get("top1")),
+            "n/a" if duel.gain is None else f"{duel.gain:+.3f}",
+        ]
+        for duel in contents.duels
+    ]
+    said = "Top-1 of the same head with the same parameters."
+    columns = ["head", "dataset", "on features", "on pixels", "gain"]
+    return ["", "## Features or pixels", "", said, "", *table(columns, rows, num_text=2)]
+
+
+def _pictures(contents: Contents) -> list[str]:
+    trained = [one for members in contents.kinds.values() for one in members]
+    shown = [
+        (one.name, picture)
+        for one in trained
+        for picture in one.pictures
+        if picture.path.stem in ("predictions", "samples")
+    ]
+    shown += [(one.name, picture) for one in contents.visualisations for picture in one.pictures[:1]]
+    lines = ["", "## Pictures"] if shown else []
+    for name, picture in shown:
+        lines += ["", f"**{text(name)}**: {text(picture.caption)}", "", link(picture)]
+    return lines
+
+
+def _data(contents: Contents) -> list[str]:
+    rows = [
+        [text(one.name), text(one.statistics.get("licence", "n/a")), text(one.statistics.get("attribution", "n/a"))]
+        for one in contents.datasets
+    ]
+    lines = ["", "## Data", "", *table(["dataset", "licence", "attribution"], rows, num_text=3)]
+    for one in contents.datasets:
+        skipped = (one.health or {}).get("skipped") or {}
+        leaks = [f"{check['total']} {kind}" for kind, check in one.checks if "across" in kind]
+        left_out = [f"{number} {what} left out" for what, number in sorted(skipped.items()) if number]
+        if leaks or left_out:
+            lines += ["", f"{text(one.name)}: {text('; '.join(leaks + left_out))}."]
+    return lines
 
 
 def _row(one: Trained, names: list[str], has_split: bool) -> list[str]:
