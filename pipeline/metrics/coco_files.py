@@ -7,6 +7,7 @@ tenths of a second; where the compiled functions are loaded, or the file is larg
 from __future__ import annotations
 
 import gc
+import mmap
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,13 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.metrics import overlaps
 from pipeline.metrics.detection import DetectionColumns, Kind, ObjectColumns
-
-if TYPE_CHECKING:
-    from pipeline.metrics.compiled_json import Scanned
 
 SCANNED_FROM = 400 << 20
 """Bytes of results from which the scanner is worth the second that it takes to load."""
@@ -65,45 +63,52 @@ def read_truth(path: Path, kind: Kind = "boxes") -> CocoTruth:
     """
     import msgspec
 
-    fields: list[tuple[Any, ...]] = [
-        ("image_id", int),
-        ("category_id", int),
-        ("bbox", list[float]),
-        ("area", float),
-        ("iscrowd", int, 0),
-        ("id", int | None, None),
-    ]
-    if kind == "masks":
-        fields.insert(0, ("segmentation", list[list[float]] | _run_lengths()))
-    if kind == "keypoints":
-        fields[:0] = [("keypoints", list[float]), ("num_keypoints", int)]
     image: Any = msgspec.defstruct("image", [("id", int), ("height", int, 0), ("width", int, 0)], gc=False)
     category: Any = msgspec.defstruct("category", [("id", int), ("name", str, "")], gc=False)
-    annotation: Any = msgspec.defstruct("annotation", fields, gc=False)
-    truth = msgspec.defstruct(
-        "truth", [("images", list[image]), ("categories", list[category]), ("annotations", list[annotation])]
-    )
-    content = _decoded(path, truth)
-    rows = content.annotations
+    lists = [("images", list[image]), ("categories", list[category])]
+    data = _read(path)
+    rows, found = [], None
+    if kind != "masks" and _is_scanned(data):
+        content = _decoded(path, data, msgspec.defstruct("truth", [*lists, ("annotations", msgspec.Raw)]))
+        found = _scanned_annotations(bytes(content.annotations), kind)
+    if found is None:
+        fields: list[tuple[Any, ...]] = [
+            ("image_id", int),
+            ("category_id", int),
+            ("bbox", list[float]),
+            ("area", float),
+            ("iscrowd", int, 0),
+            ("id", int | None, None),
+        ]
+        if kind == "masks":
+            fields.insert(0, ("segmentation", list[list[float]] | _run_lengths()))
+        if kind == "keypoints":
+            fields[:0] = [("keypoints", list[float]), ("num_keypoints", int)]
+        annotation: Any = msgspec.defstruct("annotation", fields, gc=False)
+        content = _decoded(path, data, msgspec.defstruct("truth", [*lists, ("annotations", list[annotation])]))
+        rows = content.annotations
+        found = {name: _integers(rows, name) for name in ("image_id", "category_id", "iscrowd")}
+        found |= {"area": _floats(rows, "area"), "bbox": _boxes(path, rows, "annotations")}
+        found["id"] = np.array([row.id for row in rows if row.id is not None])
+        if kind == "keypoints":
+            found |= {"keypoints": _points(path, rows), "num_keypoints": _integers(rows, "num_keypoints")}
     image_ids, categories = _ids(path, content.images, "images"), _ids(path, content.categories, "categories")
-    known = [row.id for row in rows if row.id is not None]
-    if len(set(known)) < len(known):
+    known = np.sort(found["id"])
+    if (known[1:] == known[:-1]).any():
         raise PipelineError(f"{path} annotations: an id occurs twice; fix: give each annotation its own")
-    images = _looked_up(path, _integers(rows, "image_id"), image_ids, "annotations", "image_id")
-    labels = _looked_up(path, _integers(rows, "category_id"), categories, "annotations", "category_id")
     columns = ObjectColumns(
-        images=images,
-        labels=labels,
-        boxes_xywh=_boxes(path, rows, "annotations"),
-        areas=_floats(rows, "area"),
-        iscrowd=_integers(rows, "iscrowd") == 1,
+        images=_looked_up(path, found["image_id"], image_ids, "annotations", "image_id"),
+        labels=_looked_up(path, found["category_id"], categories, "annotations", "category_id"),
+        boxes_xywh=found["bbox"],
+        areas=found["area"],
+        iscrowd=found["iscrowd"] == 1,
     )
     if kind == "masks":
         sizes = {image.id: (image.height, image.width) for image in content.images}
         columns.masks = _truth_masks(path, rows, sizes)
     if kind == "keypoints":
-        columns.keypoints = _points(path, rows)
-        columns.ignored = _integers(rows, "num_keypoints") == 0
+        columns.keypoints = _by_three(found["keypoints"])
+        columns.ignored = found["num_keypoints"] == 0
     names = {row.id: row.name for row in content.categories}
     classes = [names[number] or str(number) for number in categories.tolist()]
     return CocoTruth(str(path), image_ids, categories, classes, columns)
@@ -123,26 +128,28 @@ def read_results(path: Path, truth: CocoTruth, kind: Kind = "boxes") -> Detectio
     """
     import msgspec
 
-    found = _scanned(path, kind, truth)
+    data = _read(path)
+    masks, found = None, None
+    if _is_scanned(data):
+        found, masks = _scanned_results(data, kind, truth)
     if found is None:
         fields: list[tuple[Any, ...]] = [("image_id", int), ("category_id", int), ("score", float)]
         fields.append((KEYS[kind], _run_lengths() if kind == "masks" else list[float]))
         row: Any = msgspec.defstruct("result", fields, gc=False)
-        rows = _decoded(path, list[row])
-        image_ids, category_ids = _integers(rows, "image_id"), _integers(rows, "category_id")
-        scores = _floats(rows, "score")
-        boxes = _boxes(path, rows, "") if kind == "boxes" else np.zeros((len(rows), 4))
-    else:
-        rows, image_ids, category_ids, scores = [], found.image_ids, found.category_ids, found.scores
-        boxes = found.values if kind == "boxes" else np.zeros((len(scores), 4))
-    images = _looked_up(path, image_ids, truth.image_ids, "", "image_id")
-    labels = _looked_up(path, category_ids, truth.category_ids, "", "category_id")
-    columns = DetectionColumns(images, labels, scores, boxes)
-    if kind == "masks":
-        masks = None if found is None else found.masks
-        columns.masks = overlaps.Masks(*masks) if masks else _masks(path, [row.segmentation for row in rows], "")
+        rows = _decoded(path, data, list[row])
+        found = {name: _integers(rows, name) for name in ("image_id", "category_id")}
+        found["score"] = _floats(rows, "score")
+        if kind == "boxes":
+            found["bbox"] = _boxes(path, rows, "")
+        elif kind == "keypoints":
+            found["keypoints"] = _points(path, rows)
+        else:
+            masks = _masks(path, [row.segmentation for row in rows], "")
+    images = _looked_up(path, found["image_id"], truth.image_ids, "", "image_id")
+    labels = _looked_up(path, found["category_id"], truth.category_ids, "", "category_id")
+    columns = DetectionColumns(images, labels, found["score"], found.get("bbox", np.zeros((len(images), 4))), masks)
     if kind == "keypoints":
-        columns.keypoints = _points(path, rows) if found is None else found.values.reshape(len(scores), -1, 3)
+        columns.keypoints = _by_three(found["keypoints"])
     return columns
 
 
@@ -164,17 +171,21 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> bytes | mmap.mmap:
+    """A file's content: mapped, since copying 50 MB costs more than half of what scanning them does."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            try:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (ValueError, OSError):  # empty, or a pipe
+                return file.read()
     except OSError as error:
         raise PipelineError(f"{path}: not readable ({error.strerror}); fix: name a file that is") from None
 
 
-def _decoded(path: Path, kind: Any) -> Any:
+def _decoded(path: Path, data: bytes | mmap.mmap, kind: Any) -> Any:
     import msgspec
 
-    data = _read(path)
     try:
         with _without_collection():
             return msgspec.json.Decoder(kind).decode(data)
@@ -184,7 +195,7 @@ def _decoded(path: Path, kind: Any) -> Any:
         at = f"{path}{index} {key.lstrip('.')}".rstrip()
         raise PipelineError(f"{at}: {what[0].lower()}{what[1:]}; fix: {FIX}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        hint = "NaN and Infinity are no numbers of JSON; " if b"NaN" in data or b"Infinity" in data else ""
+        hint = "NaN and Infinity are no numbers of JSON; " if max(map(data.find, (b"NaN", b"Infinity"))) >= 0 else ""
         raise PipelineError(f"{path}: {hint}no JSON ({error}); fix: write it again") from None
 
 
@@ -237,7 +248,11 @@ def _boxes(path: Path, rows: Sequence[Any], what: str) -> np.ndarray:
 
 def _points(path: Path, rows: Sequence[Any]) -> np.ndarray:
     size = len(rows[0].keypoints) if rows else 0
-    return _numbers(path, rows, "keypoints", size - size % 3, "").reshape(len(rows), -1, 3)
+    return _numbers(path, rows, "keypoints", size - size % 3, "")
+
+
+def _by_three(numbers: np.ndarray) -> np.ndarray:
+    return numbers.reshape(len(numbers), numbers.shape[1] // 3, 3)
 
 
 def _truth_masks(path: Path, rows: Sequence[Any], sizes: dict[int, tuple[int, int]]) -> overlaps.Masks:
@@ -270,20 +285,38 @@ def _masks(path: Path, masks: Sequence[Any], what: str) -> overlaps.Masks:
         raise PipelineError(f"{at} segmentation: {fault}; fix: {FIX}") from None
 
 
-def _scanned(path: Path, kind: Kind, truth: CocoTruth) -> Scanned | None:
-    """What the scanner reads, where it pays; None where msgspec should look."""
-    try:
-        large = path.stat().st_size >= SCANNED_FROM
-    except OSError:
-        return None
-    if not large and "pipeline.metrics.compiled" not in sys.modules:
-        return None
-    from pipeline.metrics import compiled_json
+def _is_scanned(data: bytes | mmap.mmap) -> bool:
+    """Whether the scanner pays."""
+    return len(data) >= SCANNED_FROM or "pipeline.metrics.compiled" in sys.modules
 
-    width = {"boxes": 4, "masks": 0, "keypoints": 0}[kind]
+
+def _scanned_annotations(data: bytes, kind: Kind) -> dict[str, np.ndarray] | None:
+    """Columns of annotations that are known to be JSON; None where msgspec should look."""
+    from pipeline.metrics.compiled_json import INTEGER, read
+
+    lengths = dict.fromkeys(("image_id", "category_id", "iscrowd", "id"), INTEGER) | {"area": 0, "bbox": 4}
+    if kind == "keypoints":
+        begin = data.find(b'"keypoints"')
+        lengths |= {"num_keypoints": INTEGER, "keypoints": data.count(b",", begin, data.find(b"]", begin)) + 1}
+        if lengths["keypoints"] % 3:
+            return None
+    found = read(data, lengths, is_part=True)
+    return found.columns if found else None
+
+
+def _scanned_results(
+    data: bytes | mmap.mmap, kind: Kind, truth: CocoTruth
+) -> tuple[dict[str, np.ndarray] | None, overlaps.Masks | None]:
+    """Columns of results, and their masks; None where msgspec should look."""
+    from pipeline.metrics.compiled_json import INTEGER, MASK, read
+
+    length = {"boxes": 4, "masks": MASK, "keypoints": 0}[kind]
     if kind == "keypoints":
         assert truth.columns.keypoints is not None
-        width = 3 * truth.columns.keypoints.shape[1]
-        if not width:
-            return None
-    return compiled_json.read(_read(path), KEYS[kind].encode(), width)
+        length = 3 * truth.columns.keypoints.shape[1]
+        if not length:
+            return None, None
+    found = read(data, {"image_id": INTEGER, "category_id": INTEGER, "score": 0, KEYS[kind]: length})
+    if found is None:
+        return None, None
+    return found.columns, overlaps.Masks(*found.masks) if found.masks else None

@@ -1,10 +1,13 @@
-"""A scanner of COCO's lists of results in machine code; it gives up on all that is not plain: msgspec looks again."""
+"""A scanner of COCO's lists of objects in machine code; it gives up on all that is not plain: msgspec looks again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import mmap
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +17,9 @@ from pipeline.ops.compiled import compiled
 POWERS = 10.0 ** np.arange(23)
 """The powers of ten that float64 holds exactly."""
 NUM_THREADS = 2
-
+INTEGER, MASK = -1, -2
+"""What stands in place of the length of a list for a whole number, and for a mask in compressed run lengths."""
+COUNTS, SIZE = np.frombuffer(b'counts"', np.uint8), np.frombuffer(b'size"', np.uint8)
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """What `overlaps.Masks` takes: begins, stops, offsets, areas, boxes, sizes."""
@@ -22,85 +27,88 @@ Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.n
 
 @dataclass
 class Scanned:
-    """A list of results in columns.
+    """A list of N objects in columns.
 
     Attributes:
-        image_ids, category_ids: [N] int64.
-        scores: [N] float64.
-        values: [N, W] float64, of boxes or keypoints.
-        masks: of segmentation, what `overlaps.Masks` takes.
+        columns: by key, [N] int64, [N] float64, or [N, W] float64 of lists of W numbers.
+        masks: what `overlaps.Masks` takes, where there are masks.
     """
 
-    image_ids: np.ndarray
-    category_ids: np.ndarray
-    scores: np.ndarray
-    values: np.ndarray
+    columns: dict[str, np.ndarray]
     masks: Columns | None
 
 
-def read(data: bytes, key: bytes, width: int) -> Scanned | None:
-    """Columns of a list of results; None where something is not plain.
+def read(data: bytes | mmap.mmap, lengths: Mapping[str, int], *, is_part: bool = False) -> Scanned | None:
+    """Columns of a list of objects, each with all of these keys; None where something is not plain.
 
     Numbers are exact: where digits and exponent fit, one division of two exact numbers rounds once, as it must; the
     others are left to Python.
 
     Args:
         data: the file.
-        key: bbox, keypoints or segmentation (compressed run lengths).
-        width: how many numbers bbox or keypoints have; 0 for segmentation.
+        lengths: by key, how many numbers its list has; 0 for one number without a list, INTEGER or MASK.
+        is_part: the data is a part of what is known to be JSON, and other keys are passed over.
     """
     codes = np.frombuffer(data, np.uint8)
     bounds = [0]
-    for part in range(1, NUM_THREADS):
-        middle = max(bounds[-1] + 1, len(data) * part // NUM_THREADS)
-        bounds.append(data.find(b"{", middle) if width else _next_row(data, middle))
+    for part in range(1, 1 if is_part else NUM_THREADS):
+        bounds.append(_next_row(data, max(bounds[-1] + 1, len(data) * part // NUM_THREADS)))
     if min(bounds) < 0:
         bounds = [0]
     ends = [*bounds[1:], len(data)]
 
-    per_row = 1 if width else 2
+    has_masks = MASK in lengths.values()
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        nums = [num // per_row for num in pool.map(lambda begin, end: count_code(codes, begin, end, 123), bounds, ends)]
+        objects = pool.map(lambda begin, end: count_code(codes[begin:end], 123), bounds, ends)
+        nums = [num // (1 + has_masks) for num in objects]
     starts = [0, *np.cumsum(nums).tolist()]
-    ids, scores = np.empty((2, starts[-1]), np.int64), np.empty(starts[-1])
-    values = np.empty((starts[-1], width))
-    num_masks = 0 if width else starts[-1]
+    names = np.array([key.encode() + b'"' for key in lengths]).view(np.uint8).reshape(len(lengths), -1)
+    integers = np.empty((len(lengths), starts[-1]), np.int64)
+    widths = np.array(list(lengths.values()))
+    places = np.append(0, np.cumsum(np.maximum(widths, widths == 0) * starts[-1]))  # of each key's numbers
+    values = np.empty(places[-1])
+    num_masks = starts[-1] if has_masks else 0
     sizes, boxes = np.empty((num_masks, 2), np.int64), np.empty((num_masks, 4), np.int64)
     offsets, areas = np.zeros(num_masks + 1, np.int64), np.empty(num_masks, np.int64)
     # an interval takes two characters at least; memory that nothing is written to costs nothing
-    begins, stops = np.empty((2, 0 if width else len(data)), np.int64)
+    begins, stops = np.empty((2, len(data) if has_masks else 0), np.int64)
 
-    def scan(part: int) -> int:
-        """Fills in the rows of a part, which are known beforehand; -1 or the number of its intervals."""
+    def scan(part: int) -> tuple[int, int]:
+        """Fills in the rows of a part, from where they are known to start: how many, and the number of intervals."""
         begin, end, here = bounds[part], ends[part], slice(starts[part], starts[part + 1])
-        slow = np.empty((nums[part] * (width + 1), 3), np.int64)
-        columns = (ids[0, here], ids[1, here], scores[here], values[here])
+        slow = np.empty((nums[part] * (places[-1] // max(1, starts[-1])), 3), np.int64)
         drawn = (sizes[here], begins[begin:end], stops[begin:end], offsets[1:][here], areas[here], boxes[here])
-        last = part == len(bounds) - 1
         count, num_slow, num_intervals = scan_rows(
-            codes, begin, end, part == 0, last, POWERS, key, *columns, *drawn, slow
+            *(codes, begin, end, part == 0, part == len(bounds) - 1, is_part, POWERS),
+            *(names, widths, places, integers, values, starts[part], starts[part + 1]),
+            *drawn,
+            slow,
         )
-        for row, column, first, stop in _rows_of(slow[:num_slow], width):
-            if column < width:
-                values[here][row, column] = float(data[first:stop])
-            else:
-                scores[here][row] = float(data[first:stop])
-        return num_intervals if count == nums[part] else -1
+        for place, first, stop in slow[:num_slow].tolist():
+            values[place] = float(data[first:stop])
+            if not math.isfinite(values[place]):
+                return -1, 0
+        return count, num_intervals
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        parts = list(pool.map(scan, range(len(bounds))))
-    if min(parts) < 0 or not (np.isfinite(values).all() and np.isfinite(scores).all()):
+        counts, parts = zip(*pool.map(scan, range(len(bounds))), strict=True)
+    if min(counts) < 0 or list(counts[:-1]) != nums[:-1]:
         return None
-    if width:
-        return Scanned(ids[0], ids[1], scores, values, None)
+    num = starts[-2] + counts[-1]
+    columns = {}
+    for key, width, place, row in zip(lengths, widths.tolist(), places.tolist(), integers, strict=False):
+        if width != MASK:
+            flat = values[place : place + num * max(1, width)]
+            columns[key] = row[:num] if width == INTEGER else flat.reshape(num, width) if width else flat
+    if not has_masks:
+        return Scanned(columns, None)
     total = parts[0]
     for part in range(1, len(parts)):  # moved up to where the intervals of the part before end
         source, place = slice(bounds[part], bounds[part] + parts[part]), slice(total, total + parts[part])
         begins[place], stops[place] = begins[source], stops[source]
         offsets[1:][starts[part] : starts[part + 1]] += total
         total += parts[part]
-    masks = (begins[:total], stops[:total], offsets, areas, boxes, sizes)
-    return Scanned(ids[0], ids[1], scores, values, masks)
+    return Scanned(columns, (begins[:total], stops[:total], offsets[: num + 1], areas[:num], boxes[:num], sizes[:num]))
 
 
 def masks_of_strings(strings: Sequence[bytes], sizes: np.ndarray) -> Columns | None:
@@ -122,12 +130,7 @@ def masks_of_strings(strings: Sequence[bytes], sizes: np.ndarray) -> Columns | N
     return begins[: offsets[-1]], stops[: offsets[-1]], offsets, areas, boxes, sizes
 
 
-def _rows_of(slow: np.ndarray, width: int) -> list[tuple[int, int, int, int]]:
-    """Row, column, begin and end of the text of each number that is left to Python."""
-    return [(place // (width + 1), place % (width + 1), first, stop) for place, first, stop in slow.tolist()]
-
-
-def _next_row(data: bytes, begin: int) -> int:
+def _next_row(data: bytes | mmap.mmap, begin: int) -> int:
     """Where an object starts that is not the mask within one; -1: nowhere."""
     at = data.find(b"{", begin)
     while at > 0 and data[max(0, at - 40) : at].rstrip().endswith(b":"):
@@ -136,12 +139,21 @@ def _next_row(data: bytes, begin: int) -> int:
 
 
 @compiled
-def count_code(codes: np.ndarray, begin: int, end: int, code: int) -> int:
+def count_code(codes: np.ndarray, code: int) -> int:
     """How often a byte occurs."""
-    num = 0
-    for at in range(begin, end):
-        num += codes[at] == code
-    return num
+    total = 0
+    for first in range(0, len(codes), 255):
+        here = np.uint8(0)  # one byte wide, so that 64 are counted at once
+        for value in codes[first : first + 255]:
+            here = np.uint8(here + np.uint8(value == code))
+        total += int(here)
+    return total
+
+
+@compiled
+def code_at(codes: np.ndarray, at: int) -> int:
+    """The byte at a place; of a signed index numba would first ask whether it counts from the end."""
+    return int(codes[np.uint64(at)])
 
 
 @compiled
@@ -152,43 +164,41 @@ def skip(codes: np.ndarray, at: int, end: int) -> int:
     return at
 
 
-@compiled
+@partial(compiled, inline="always")  # half as many instructions for each number
 def number(codes: np.ndarray, at: int, end: int, powers: np.ndarray) -> tuple[float, int, bool]:
     """A number of JSON, the place after it (-1: none) and whether it is exact."""
-    negative = at < end and codes[at] == 45
+    negative = at < end and code_at(codes, at) == 45
     at += negative
     first = at
-    digits, scale, count = 0, 0, 0
-    while at < end and 48 <= codes[at] <= 57:
-        if count < 18:
-            digits = digits * 10 + int(codes[at] - 48)
-        count += digits > 0
+    digits, scale = 0, 0
+    while at < end and 48 <= code_at(codes, at) <= 57:
+        digits = digits * 10 + (code_at(codes, at) - 48)
         at += 1
-    if at == first or (codes[first] == 48 and at > first + 1):
+    count = at - first
+    if count == 0 or (code_at(codes, first) == 48 and count > 1):
         return 0.0, -1, False
-    if at < end and codes[at] == 46:
+    if at < end and code_at(codes, at) == 46:
         at += 1
         dot = at
-        while at < end and 48 <= codes[at] <= 57:
-            if count < 18:
-                digits = digits * 10 + int(codes[at] - 48)
-                scale -= 1
-            count += digits > 0
+        while at < end and 48 <= code_at(codes, at) <= 57:
+            digits = digits * 10 + (code_at(codes, at) - 48)
             at += 1
-        if at == dot:
+        scale = dot - at
+        count -= scale
+        if scale == 0:
             return 0.0, -1, False
-    if at < end and (codes[at] == 101 or codes[at] == 69):
+    if at < end and (code_at(codes, at) == 101 or code_at(codes, at) == 69):
         at += 1
-        down = at < end and codes[at] == 45
-        at += at < end and (codes[at] == 45 or codes[at] == 43)
+        down = at < end and code_at(codes, at) == 45
+        at += at < end and (code_at(codes, at) == 45 or code_at(codes, at) == 43)
         first, power = at, 0
-        while at < end and 48 <= codes[at] <= 57:
-            power = min(9999, power * 10 + int(codes[at] - 48))
+        while at < end and 48 <= code_at(codes, at) <= 57:
+            power = min(9999, power * 10 + (code_at(codes, at) - 48))
             at += 1
         if at == first:
             return 0.0, -1, False
         scale += -power if down else power
-    exact = count <= 17 and digits <= 9007199254740992 and -22 <= scale <= 22
+    exact = count <= 18 and digits <= 9007199254740992 and -22 <= scale <= 22
     if not exact:
         return 0.0, at, False
     value = float(digits)
@@ -200,32 +210,34 @@ def number(codes: np.ndarray, at: int, end: int, powers: np.ndarray) -> tuple[fl
 
 
 @compiled
-def is_key(codes: np.ndarray, begin: int, end: int, name: bytes) -> bool:
-    """Whether a key between its quotes is this one."""
-    if end - begin != len(name):
-        return False
-    for index in range(len(name)):  # noqa: SIM110 - numba knows no all() over a generator
+def is_key(codes: np.ndarray, begin: int, name: np.ndarray) -> bool:
+    """Whether a key is this one; both end with a quote."""
+    for index in range(len(name)):
         if codes[begin + index] != name[index]:
             return False
-    return True
+        if name[index] == 34:
+            return True
+    return False
 
 
 @compiled
-def read_list(
+def read_numbers(
     codes: np.ndarray,
     at: int,
     end: int,
     powers: np.ndarray,
+    width: int,
     values: np.ndarray,
     place: int,
     slow: np.ndarray,
     num_slow: int,
 ) -> tuple[int, int]:
-    """A list of just so many numbers as `values` holds: the place after it (-1: none) and rows of `slow` in use."""
-    if at >= end or codes[at] != 91:
-        return -1, num_slow
-    for column in range(len(values)):
-        at = skip(codes, at + 1, end)
+    """A list of `width` numbers, 0: one without a list; the place after it (-1: none) and rows of `slow` in use."""
+    for column in range(max(1, width)):
+        if width:
+            if at >= end or code_at(codes, at) != (44 if column else 91):
+                return -1, num_slow
+            at = skip(codes, at + 1, end)
         first = at
         value, at, exact = number(codes, at, end, powers)
         if at < 0:
@@ -233,11 +245,14 @@ def read_list(
         if not exact:
             slow[num_slow, 0], slow[num_slow, 1], slow[num_slow, 2] = place + column, first, at
             num_slow += 1
-        values[column] = value
-        at = skip(codes, at, end)
-        if at >= end or codes[at] != (44 if column < len(values) - 1 else 93):
+        values[place + column] = value
+        if width:
+            at = skip(codes, at, end)
+    if width:
+        if at >= end or code_at(codes, at) != 93:
             return -1, num_slow
-    return at + 1, num_slow
+        at += 1
+    return at, num_slow
 
 
 @compiled
@@ -254,22 +269,21 @@ def whole(codes: np.ndarray, at: int, end: int, powers: np.ndarray) -> tuple[int
 
 
 @compiled
-def read_key(codes: np.ndarray, at: int, end: int) -> tuple[int, int, int]:
-    """Begin and end of a key, and the place of its value (-1: none)."""
+def read_key(codes: np.ndarray, at: int, end: int) -> tuple[int, int]:
+    """The begin of a key after its quote, and the place of its value (-1: none)."""
     at = skip(codes, at, end)
-    if at >= end or codes[at] != 34:
-        return 0, 0, -1
-    begin = at + 1
-    at = begin
-    while at < end and codes[at] != 34 and codes[at] != 92:
+    if at >= end or code_at(codes, at) != 34:
+        return 0, -1
+    at += 1
+    begin = at
+    while at < end and code_at(codes, at) != 34 and code_at(codes, at) != 92:
         at += 1
-    stop = at
-    if at >= end or codes[at] != 34:
-        return 0, 0, -1
+    if at >= end or code_at(codes, at) != 34:
+        return 0, -1
     at = skip(codes, at + 1, end)
-    if at >= end or codes[at] != 58:
-        return 0, 0, -1
-    return begin, stop, skip(codes, at + 1, end)
+    if at >= end or code_at(codes, at) != 58:
+        return 0, -1
+    return begin, skip(codes, at + 1, end)
 
 
 @compiled
@@ -351,13 +365,13 @@ def read_mask(
         return -1, num
     seen, total = 0, 0
     while True:
-        begin, stop, at = read_key(codes, at + 1, end)
+        begin, at = read_key(codes, at + 1, end)
         if at < 0:
             return -1, num
-        if is_key(codes, begin, stop, b"counts"):
+        if is_key(codes, begin, COUNTS):
             seen += 1
             at, num, total = read_intervals(codes, at, end, begins, stops, num)
-        elif is_key(codes, begin, stop, b"size"):
+        elif is_key(codes, begin, SIZE):
             seen += 4
             if at >= end or codes[at] != 91:
                 return -1, num
@@ -382,18 +396,51 @@ def read_mask(
 
 
 @compiled
+def pass_over(codes: np.ndarray, at: int, end: int) -> int:
+    """The place after a value, of which it is known that it is one."""
+    depth, is_text = 0, False
+    while at < end:
+        code = codes[at]
+        if is_text:
+            at += code == 92
+            is_text = code != 34
+        elif code == 34:
+            is_text = True
+        elif code == 91 or code == 123:
+            depth += 1
+        elif code == 93 or code == 125 or code == 44:
+            if depth == 0:
+                return at
+            depth -= code != 44
+        at += 1
+    return -1
+
+
+@compiled
+def is_same(codes: np.ndarray, one: int, other: int, length: int) -> bool:
+    """Whether two texts are."""
+    for index in range(length):  # noqa: SIM110 - numba knows no all() over a generator
+        if code_at(codes, one + index) != code_at(codes, other + index):
+            return False
+    return True
+
+
+@compiled
 def scan_rows(
     codes: np.ndarray,
     begin: int,
     end: int,
     opens: bool,
     closes: bool,
+    is_part: bool,
     powers: np.ndarray,
-    key: bytes,
-    image_ids: np.ndarray,
-    category_ids: np.ndarray,
-    scores: np.ndarray,
+    names: np.ndarray,
+    widths: np.ndarray,
+    places: np.ndarray,
+    integers: np.ndarray,
     values: np.ndarray,
+    start: int,
+    stop: int,
     sizes: np.ndarray,
     begins: np.ndarray,
     stops: np.ndarray,
@@ -402,76 +449,76 @@ def scan_rows(
     boxes: np.ndarray,
     slow: np.ndarray,
 ) -> tuple[int, int, int]:
-    """Reads objects with image_id, category_id, score and `key`, and no other, into rows of the arrays.
+    """Reads objects that have each of the keys once into the rows from `start` up to `stop`; masks count from 0.
 
     Returns:
-        The number of objects, -1 where something else was met; the number of rows of `slow` (row times W + 1 plus
-        column, begin and end of the text) for numbers left to Python, the score in column W; and the number of
-        intervals.
+        The number of objects, -1 where something else was met; the number of rows of `slow` (place in `values`, begin
+        and end of the text) for numbers left to Python; and the number of intervals.
     """
-    width = values.shape[1]
-    row, num_slow, num = 0, 0, 0
+    num_keys = len(widths)
+    row, num_slow, num = start, 0, 0
+    texts = np.zeros((16, 3), np.int64)
     at = skip(codes, begin, end)
     if opens:
-        if at >= end or codes[at] != 91:
+        if at >= end or code_at(codes, at) != 91:
             return -1, 0, 0
         at = skip(codes, at + 1, end)
-        if at < end and codes[at] == 93:
+        if at < end and code_at(codes, at) == 93:
             return (0 if closes and skip(codes, at + 1, end) == end else -1), 0, 0
     while at < end:
-        if codes[at] != 123 or row >= len(scores):
+        if code_at(codes, at) != 123 or row >= stop:
             return -1, 0, 0
-        seen = 0
+        seen, slot = 0, 0
         while True:
-            first, stop, at = read_key(codes, at + 1, end)
+            text = at + 1  # of a key, mostly the same as in the object before
+            before, length, key = texts[slot, 0], texts[slot, 1], texts[slot, 2]
+            if length and text + length < end and is_same(codes, before, text, length):
+                at = skip(codes, text + length, end)
+            else:
+                first, at = read_key(codes, text, end)
+                if at < 0:
+                    return -1, 0, 0
+                key = 0
+                while key < num_keys and not is_key(codes, first, names[key]):
+                    key += 1
+                texts[slot, 0], texts[slot, 1], texts[slot, 2] = text, at - text, key
+            slot = min(slot + 1, len(texts) - 1)
+            if key == num_keys:
+                at = pass_over(codes, at, end) if is_part else -1
+            elif seen >> key & 1:
+                return -1, 0, 0
+            elif widths[key] == INTEGER:
+                integers[key, row], at = whole(codes, at, end, powers)
+            elif widths[key] == MASK:
+                before = num
+                at, num = read_mask(codes, at, end, powers, sizes[row - start], begins, stops, num)
+                if at >= 0:
+                    areas[row - start] = extent(begins, stops, before, num, sizes[row - start, 0], boxes[row - start])
+                    offsets[row - start] = num
+            else:
+                place = places[key] + row * max(1, widths[key])
+                at, num_slow = read_numbers(codes, at, end, powers, widths[key], values, place, slow, num_slow)
             if at < 0:
                 return -1, 0, 0
-            if is_key(codes, first, stop, key):
-                bit = 4
-                if width:
-                    at, num_slow = read_list(codes, at, end, powers, values[row], row * (width + 1), slow, num_slow)
-                else:
-                    first = num
-                    at, num = read_mask(codes, at, end, powers, sizes[row], begins, stops, num)
-                    if at >= 0:
-                        areas[row] = extent(begins, stops, first, num, sizes[row, 0], boxes[row])
-                        offsets[row] = num
-            elif is_key(codes, first, stop, b"score"):
-                bit = 8
-                place = at
-                value, at, exact = number(codes, at, end, powers)
-                if at >= 0 and not exact:
-                    slow[num_slow, 0], slow[num_slow, 1], slow[num_slow, 2] = row * (width + 1) + width, place, at
-                    num_slow += 1
-                scores[row] = value
-            elif is_key(codes, first, stop, b"image_id"):
-                bit = 1
-                image_ids[row], at = whole(codes, at, end, powers)
-            elif is_key(codes, first, stop, b"category_id"):
-                bit = 2
-                category_ids[row], at = whole(codes, at, end, powers)
-            else:
-                return -1, 0, 0
-            if at < 0 or seen & bit:
-                return -1, 0, 0
-            seen |= bit
+            if key < num_keys:
+                seen |= 1 << key
             at = skip(codes, at, end)
             if at >= end:
                 return -1, 0, 0
-            if codes[at] == 125:
+            if code_at(codes, at) == 125:
                 break
-            if codes[at] != 44:
+            if code_at(codes, at) != 44:
                 return -1, 0, 0
-        if seen != 15:
+        if seen != (1 << num_keys) - 1:
             return -1, 0, 0
         row += 1
         at = skip(codes, at + 1, end)
-        if at < end and codes[at] == 44:
+        if at < end and code_at(codes, at) == 44:
             at = skip(codes, at + 1, end)
             if at >= end:
-                return (-1 if closes else row), num_slow, num
-        elif at < end and codes[at] == 93 and closes:
-            return (row if skip(codes, at + 1, end) == end else -1), num_slow, num
+                return (-1 if closes else row - start), num_slow, num
+        elif at < end and code_at(codes, at) == 93 and closes:
+            return (row - start if skip(codes, at + 1, end) == end else -1), num_slow, num
         else:
             return -1, 0, 0
     return -1, 0, 0

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def compiled(function: Function) -> Function:
+def compiled(function: Function, inline: str = "never") -> Function:
     """The function in machine code, with the results of NumPy: no fast-math, a division by zero is inf or NaN.
 
     Importing numba costs about a second, so a module with compiled functions is imported by a function that has found
@@ -19,7 +19,7 @@ def compiled(function: Function) -> Function:
     import numba
 
     numba.config.CACHE_DIR = str(_folder())  # type: ignore[attr-defined]
-    options: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+    options: dict[str, Any] = {"error_model": "numpy", "nogil": True, "inline": inline}
     try:
         machine_code: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder can be written: compiled anew by each process

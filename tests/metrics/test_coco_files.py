@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 from pipeline.errors import PipelineError
 from pipeline.metrics import coco_files, compiled_json
 from pipeline.metrics.coco_files import read_results, read_truth
+from pipeline.metrics.compiled_json import INTEGER
 from pipeline.metrics.detection import evaluate_detections
 
 IMAGES = [{"id": 7, "height": 40, "width": 50}, {"id": 3, "height": 40, "width": 50}]
@@ -166,16 +167,17 @@ ROWS = st.lists(
 )
 
 
+OF_BOXES = {"image_id": INTEGER, "category_id": INTEGER, "score": 0, "bbox": 4}
+
+
 @given(ROWS, st.sampled_from([None, 1]), st.sampled_from([(", ", ": "), (",", ":"), (" ,\n", "\t:  ")]))
 def test_the_scanner_reads_what_json_reads(rows, indent, separators):
-    scanned = compiled_json.read(json.dumps(rows, indent=indent, separators=separators).encode(), b"bbox", 4)
+    scanned = compiled_json.read(json.dumps(rows, indent=indent, separators=separators).encode(), OF_BOXES)
     if any(abs(row["image_id"]) > 2**53 for row in rows):
         return  # left to msgspec
     assert scanned is not None
-    assert scanned.image_ids.tolist() == [row["image_id"] for row in rows]
-    assert scanned.category_ids.tolist() == [row["category_id"] for row in rows]
-    assert scanned.values.tolist() == [row["bbox"] for row in rows]
-    assert scanned.scores.tolist() == [row["score"] for row in rows]
+    for key in OF_BOXES:
+        assert scanned.columns[key].tolist() == [row[key] for row in rows]
 
 
 GOOD = '[{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]'
@@ -212,8 +214,8 @@ GOOD = '[{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]'
     ],
 )
 def test_the_scanner_gives_up_on_all_that_is_not_plain(old, new):
-    assert compiled_json.read(GOOD.encode(), b"bbox", 4) is not None
-    assert compiled_json.read(GOOD.replace(old, new, 1).encode(), b"bbox", 4) is None
+    assert compiled_json.read(GOOD.encode(), OF_BOXES) is not None
+    assert compiled_json.read(GOOD.replace(old, new, 1).encode(), OF_BOXES) is None
 
 
 def test_the_scanner_reads_in_two_parts_and_exactly():
@@ -223,9 +225,9 @@ def test_the_scanner_reads_in_two_parts_and_exactly():
         {"score": row[4], "bbox": row[:4], "category_id": n % 80, "image_id": n // 8}
         for n, row in enumerate(numbers.tolist())
     ]
-    scanned = compiled_json.read(json.dumps(rows).encode(), b"bbox", 4)
-    assert scanned.image_ids.tolist() == [n // 8 for n in range(4000)]
-    np.testing.assert_array_equal(np.column_stack([scanned.values, scanned.scores]), numbers)
+    scanned = compiled_json.read(json.dumps(rows).encode(), OF_BOXES)
+    assert scanned.columns["image_id"].tolist() == [n // 8 for n in range(4000)]
+    np.testing.assert_array_equal(np.column_stack([scanned.columns["bbox"], scanned.columns["score"]]), numbers)
 
 
 @pytest.mark.parametrize("kind", ["boxes", "masks", "keypoints"])
@@ -258,3 +260,35 @@ def test_both_readers_give_the_same_columns(write, monkeypatch, kind):
         np.testing.assert_array_equal(fast.masks.boxes, slow.masks.boxes)
     if kind == "keypoints":
         np.testing.assert_array_equal(fast.keypoints, slow.keypoints)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "keypoints"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_both_readers_give_the_same_truth_past_other_keys(write, monkeypatch, kind, indent):
+    rng = np.random.default_rng(0)
+    rows = [
+        annotation(
+            id=number * 10**10,
+            image_id=int(rng.choice([3, 7])),
+            iscrowd=number % 3 % 2,
+            area=number / 7,
+            bbox=rng.uniform(0, 9, 4).tolist(),
+            segmentation=[[0, 0, 5, 5, 1, 2]] if number % 2 else {"size": [40, 50], "counts": '}],"\\" [{'},
+            keypoints=rng.uniform(0, 9, 6).round(number % 20).tolist(),
+            num_keypoints=number % 3,
+            caption='\\"id": 5, [{',
+            attributes={"id": 5, "nested": [{"area": [None, {}]}], "empty": {}},
+        )
+        for number in range(300)
+    ]
+    path = write(json.dumps(truth_of(*rows, info={"id": 1}), indent=indent))
+    monkeypatch.delitem(sys.modules, "pipeline.metrics.compiled", raising=False)
+    slow = read_truth(path, kind).columns
+    monkeypatch.setattr(coco_files, "SCANNED_FROM", 0)
+    monkeypatch.setattr(coco_files, "_integers", lambda rows, name: INTEGERS(rows, name) if name == "id" else None)
+    fast = read_truth(path, kind).columns
+    for name, values in vars(slow).items():
+        np.testing.assert_array_equal(getattr(fast, name), values)
+
+
+INTEGERS = coco_files._integers
