@@ -294,6 +294,25 @@ def stem(in_channels: int, channels: int, *, small: bool, norm_kind: str, activa
     return first.append(nn.MaxPool2d(3, 2, padding=1))
 
 
+def small_stem(network: Any, in_channels: int) -> None:
+    """Gives a ResNet the stem for images of about 32 pixels (He et al. 2016, section 4.2): one 3x3, and no pooling.
+
+    Args:
+        network: timm's; changed in place.
+        in_channels: of the images.
+
+    Raises:
+        ParamsError: the network begins otherwise.
+    """
+    first = getattr(network, "conv1", None)
+    if not isinstance(first, nn.Conv2d) or not hasattr(network, "maxpool"):
+        what = f"a {type(network).__name__} that does not begin with a convolution and a pool"
+        raise ParamsError(f"small_stem: {what}; fix: set it to false, or name a ResNet")
+    network.conv1 = nn.Conv2d(in_channels, first.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+
+
 def classifier(channels: int, num_classes: int, dropout: float = 0.0) -> nn.Sequential:
     """Maps [B, C, H, W] of any size -> logits [B, K], from the mean of each map (Lin et al. 2014, section 3.2)."""
     pool = nn.AdaptiveAvgPool2d(1)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import PipelineError
-from pipeline.models import backbones
-from pipeline.models.layers import Normalise
+from pipeline.models import backbones, layers
 from pipeline.structures import Batch, DatasetInfo, Prediction
 
 TEMPERATURE = 0.07  # of the neighbours' weights: Wu et al. 2018, section 3.4
@@ -112,7 +111,5 @@ def encoder(name: str, info: DatasetInfo, *, small_stem: bool, encoder_params: d
     """
     network: Any = backbones.create(name, "none", in_chans=info.channels, num_classes=0, **encoder_params)
     if small_stem:
-        network.conv1 = nn.Conv2d(info.channels, network.conv1.out_channels, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
-    return nn.Sequential(Normalise(info.mean, info.std), network)
+        layers.small_stem(network, info.channels)
+    return nn.Sequential(layers.Normalise(info.mean, info.std), network)

@@ -356,7 +356,7 @@ def test_an_unknown_backbone_is_one_line_with_near_names(name, where):
 @pytest.mark.parametrize("values", [[1, 1, 1], [1, 1, 1, 0]])
 @pytest.mark.parametrize("key", ["layers", "channels"])
 def test_a_resnet_of_other_than_four_groups_is_refused(key, values):
-    with pytest.raises(ParamsError, match=f"classification/resnet {key}: not 4 numbers of at least 1"):
+    with pytest.raises(ParamsError, match=f"classification/resnet {key}: .*; fix: write 4 numbers, each at least 1"):
         tasks.build("classification/resnet", info_for("classification/resnet"), {key: values})
 
 

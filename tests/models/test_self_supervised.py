@@ -88,3 +88,8 @@ def test_what_does_not_work_is_told():
         model().finish([batch([[0.0, 1.0]], None)])
     with pytest.raises(ParamsError, match="timm has no such model"):
         encoder("resnet1888", INFO, small_stem=False, encoder_params={})
+    for name, kind in (("mobilenetv3_small_050", "MobileNetV3"), ("resnet10t", "ResNet")):  # the latter's has three
+        with pytest.raises(
+            ParamsError, match=f"small_stem: a {kind} that does not begin with a convolution and a pool"
+        ):
+            encoder(name, INFO, small_stem=True, encoder_params={})

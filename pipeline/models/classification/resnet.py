@@ -113,11 +113,8 @@ def build(
     Raises:
         ParamsError: not four groups, an activation that halves the channels, or stochastic depth of a plain network.
     """
-    for name, values in (("layers", layers), ("channels", channels)):
-        if len(values) != GROUPS or min(values) < 1:
-            raise ParamsError(
-                f"classification/resnet {name}: not {GROUPS} numbers of at least 1 ({values}); fix: write them"
-            )
+    parts.check_numbers(layers, GROUPS, "classification/resnet layers")
+    parts.check_numbers(channels, GROUPS, "classification/resnet channels")
     if block == "plain" and stochastic_depth:
         raise ParamsError("classification/resnet stochastic_depth: a plain block cannot be left out; fix: set it to 0")
     parts.elementwise(activation)
@@ -133,9 +130,7 @@ def build(
         zero_init_last=False,
     )
     if small_stem:
-        network.conv1 = nn.Conv2d(info.channels, network.conv1.out_channels, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
+        parts.small_stem(network, info.channels)
     if block == "preactivation":
         network.bn1 = network.act1 = nn.Identity()  # the first block brings its own; the last one needs them behind it
         network.layer4.append(parts.norm(norm, channels[-1])).append(parts.elementwise(activation))
