@@ -313,6 +313,33 @@ def small_stem(network: Any, in_channels: int) -> None:
     network.maxpool = nn.Identity()
 
 
+def response_norm(wanted: bool) -> list[nn.Module]:
+    """A normalisation across neighbouring maps (Krizhevsky et al. 2012, section 3.3), or nothing.
+
+    Alpha is five times theirs, because torch divides it by the number of maps.
+    """
+    return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if wanted else []
+
+
+def dense(widths: Sequence[int], dropout: Sequence[float | None], activation_kind: str) -> nn.Sequential:
+    """Dense layers from the first width to the last, with an activation after each but the last.
+
+    Args:
+        widths: of what comes in, and of what each of the layers gives.
+        dropout: before each of the layers; None: no such module.
+        activation_kind: see `activation`.
+    """
+    modules: list[nn.Module] = []
+    for layer, ((before, after), rate) in enumerate(zip(itertools.pairwise(widths), dropout, strict=True), 1):
+        if rate is not None:
+            modules.append(nn.Dropout(rate))
+        if layer < len(dropout):
+            modules += [nn.Linear(before, after * pieces(activation_kind)), activation(activation_kind)]
+        else:
+            modules.append(nn.Linear(before, after))
+    return nn.Sequential(*modules)
+
+
 def classifier(channels: int, num_classes: int, dropout: float = 0.0) -> nn.Sequential:
     """Maps [B, C, H, W] of any size -> logits [B, K], from the mean of each map (Lin et al. 2014, section 3.2)."""
     pool = nn.AdaptiveAvgPool2d(1)

@@ -254,3 +254,25 @@ def test_the_stem_quarters_the_sides_and_the_small_one_keeps_them():
     for small, side in ((False, 8), (True, 32)):
         stem = layers.stem(3, 4, small=small, norm_kind="batch", activation_kind="relu")
         assert stem(torch.rand(1, 3, 32, 32)).shape == (1, 4, side, side)
+
+
+def test_dense_layers_by_hand():
+    chain = layers.dense([2, 3, 4], [None, 0.5], "maxout")
+    assert [type(module) for module in chain] == [nn.Linear, layers.Maxout, nn.Dropout, nn.Linear]
+    first, last = chain[0], chain[3]
+    assert (first.weight.shape, last.weight.shape) == ((6, 2), (4, 3))  # maxout takes two for each
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 0], [0, 1]]).repeat(3, 1))
+        first.bias.zero_()
+    given = torch.tensor([[2.0, 5.0]])
+    torch.testing.assert_close(chain.eval()(given), last(torch.full((1, 3), 5.0)))
+
+
+def test_responses_are_normalised_as_the_paper_has_it():
+    (norm,) = layers.response_norm(True)
+    maps = torch.rand(1, 7, 1, 1, dtype=torch.float64) * 50
+    values = maps.flatten()
+    # b_i = a_i / (2 + 1e-4 * sum of the squares of the 5 maps around i) ^ .75
+    want = [values[i] / (2 + 1e-4 * (values[max(0, i - 2) : i + 3] ** 2).sum()) ** 0.75 for i in range(7)]
+    torch.testing.assert_close(norm(maps).flatten(), torch.stack(want))
+    assert layers.response_norm(False) == []

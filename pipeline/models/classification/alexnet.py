@@ -52,10 +52,10 @@ def build(
     pool = partial(nn.MaxPool2d, 3, stride=2, padding=int(small_stem))
     features = nn.Sequential(
         convolution(info.channels, first, kernel, stride=stride, padding=padding),
-        *_response(local_response_norm),
+        *layers.response_norm(local_response_norm),
         pool(),
         convolution(first, second, 5, groups=groups),
-        *_response(local_response_norm),
+        *layers.response_norm(local_response_norm),
         pool(),
         convolution(second, third, 3),
         convolution(third, fourth, 3, groups=groups),
@@ -65,14 +65,6 @@ def build(
     height, width = layers.map_size(
         features, info.image_size, "classification/alexnet" + " without small_stem" * (not small_stem)
     )
-    dense: list[nn.Module] = []
-    for size in (fifth * height * width, hidden):
-        dense += [nn.Dropout(dropout), nn.Linear(size, hidden * layers.pieces(activation))]
-        dense += [layers.activation(activation)]
-    dense.append(nn.Linear(hidden, len(info.classes)))
-    return nn.Sequential(layers.Normalise(info.mean, info.std), features, nn.Flatten(), nn.Sequential(*dense))
-
-
-def _response(wanted: bool) -> list[nn.Module]:
-    """Section 3.3; alpha is five times the paper's, because torch divides it by the number of maps."""
-    return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if wanted else []
+    widths = [fifth * height * width, hidden, hidden, len(info.classes)]
+    dense = layers.dense(widths, [dropout, dropout, None], activation)
+    return nn.Sequential(layers.Normalise(info.mean, info.std), features, nn.Flatten(), dense)

@@ -43,10 +43,6 @@ def build(
         channels = out
     features = nn.Sequential(*maps)
     height, width = layers.map_size(features, info.image_size, "classification/cifar_alexnet")
-    dense: list[nn.Module] = []
-    size = channels * height * width
-    for out in hidden:
-        dense += [nn.Dropout(dropout), nn.Linear(size, out * layers.pieces(activation)), layers.activation(activation)]
-        size = out
-    dense += [nn.Dropout(dropout), nn.Linear(size, len(info.classes))]
-    return nn.Sequential(layers.Normalise(info.mean, info.std), features, nn.Flatten(), nn.Sequential(*dense))
+    widths = [channels * height * width, *hidden, len(info.classes)]
+    dense = layers.dense(widths, [dropout] * (len(hidden) + 1), activation)
+    return nn.Sequential(layers.Normalise(info.mean, info.std), features, nn.Flatten(), dense)

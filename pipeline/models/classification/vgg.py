@@ -57,10 +57,6 @@ def build(
         maps += [nn.MaxPool2d(2), nn.Dropout(block_dropout)]
     features = nn.Sequential(*maps)
     height, width = layers.map_size(features, info.image_size, f"classification/vgg of {len(blocks)} blocks")
-    dense: list[nn.Module] = []
-    size = before * height * width
-    for out in hidden:
-        dense += [nn.Linear(size, out * layers.pieces(activation)), layers.activation(activation), nn.Dropout(dropout)]
-        size = out
-    dense.append(nn.Linear(size, len(info.classes)))
-    return nn.Sequential(layers.Normalise(info.mean, info.std), features, nn.Flatten(), nn.Sequential(*dense))
+    widths = [before * height * width, *hidden, len(info.classes)]
+    dense = layers.dense(widths, [None, *[dropout] * len(hidden)], activation)
+    return nn.Sequential(layers.Normalise(info.mean, info.std), features, nn.Flatten(), dense)

@@ -50,10 +50,10 @@ def build(
     features = nn.Sequential(
         convolution(info.channels, first, 7, stride=stride, padding=paddings[0]),
         nn.MaxPool2d(3, 2, padding=1),
-        *_response(local_response_norm),
+        *layers.response_norm(local_response_norm),
         convolution(first, second, 5, stride=stride, padding=paddings[1]),
         nn.MaxPool2d(3, 2, padding=1),
-        *_response(local_response_norm),
+        *layers.response_norm(local_response_norm),
         convolution(second, third, 3),
         convolution(third, fourth, 3),
         convolution(fourth, fifth, 3),
@@ -62,14 +62,6 @@ def build(
     height, width = layers.map_size(
         features, info.image_size, "classification/zfnet" + " without small_stem" * (not small_stem)
     )
-    dense: list[nn.Module] = []
-    for size in (fifth * height * width, hidden):
-        dense += [nn.Dropout(dropout), nn.Linear(size, hidden * layers.pieces(activation))]
-        dense += [layers.activation(activation)]
-    dense.append(nn.Linear(hidden, len(info.classes)))
-    return nn.Sequential(layers.Normalise(info.mean, info.std), features, nn.Flatten(), nn.Sequential(*dense))
-
-
-def _response(wanted: bool) -> list[nn.Module]:
-    """Krizhevsky et al. 2012, section 3.3; alpha is five times theirs, because torch divides it by the maps' number."""
-    return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if wanted else []
+    widths = [fifth * height * width, hidden, hidden, len(info.classes)]
+    dense = layers.dense(widths, [dropout, dropout, None], activation)
+    return nn.Sequential(layers.Normalise(info.mean, info.std), features, nn.Flatten(), dense)
