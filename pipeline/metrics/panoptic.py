@@ -2,7 +2,8 @@
 
 A predicted and a true segment of one class match where their intersection is more than half of their union, pixels
 without truth (void) left out of the prediction: then a segment has one match at most. Crowds match nothing; a
-predicted segment that lies by more than half on void and on crowds of its class is no mistake.
+predicted segment that lies by more than half on void and on crowds of its class is no mistake. Where an image has
+several crowds of a class, panopticapi sees only the last of them; here all count.
 """
 
 from collections.abc import Sequence

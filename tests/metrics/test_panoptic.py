@@ -90,6 +90,14 @@ def test_a_prediction_on_a_crowd_of_its_class_is_no_mistake():
     assert panoptic.match(prediction=dog, target=target, num_classes=5, iscrowd=crowd).fp[1] == 1
 
 
+def test_all_crowds_of_a_class_forgive_together():
+    target = segments([[1, 1, 2, 2, 3]], [0, 0, 2])
+    prediction = segments([[1, 1, 1, 1, 1]], [0])  # two fifths on each of two crowds; panopticapi sees the last alone
+    crowd = np.array([True, True, False])
+    counts = panoptic.match(prediction=prediction, target=target, num_classes=5, iscrowd=crowd)
+    assert counts.fp.tolist() == [0] * 5
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_counts_equal_the_slow_reference(seed):
     prediction, target, crowd = random_pair(np.random.default_rng(seed))
