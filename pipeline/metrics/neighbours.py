@@ -60,6 +60,9 @@ class Neighbourhoods(NamedTuple):
 def neighbourhoods(*, features: np.ndarray, reference: np.ndarray) -> Neighbourhoods | None:
     """Improved precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020), by image.
 
+    What lies just at a reach is within it for the former (their equation 2), and not for the latter, as both groups'
+    own code has it.
+
     Args:
         features: [N, D], of samples.
         reference: [M, D], of real images.
@@ -75,11 +78,11 @@ def neighbourhoods(*, features: np.ndarray, reference: np.ndarray) -> Neighbourh
     recalled, covered = np.zeros(len(reference), bool), np.zeros(len(reference), bool)
     for rows in chunks(len(reference), len(features)):
         distances = np.sqrt(_squared_distances(reference[rows], features))
-        precise |= (distances < reaches[rows, :1]).any(0)
+        precise |= (distances <= reaches[rows, :1]).any(0)
         near = distances < reaches[rows, 1:]
         inside += near.sum(0)
         covered[rows] = near.any(1)
-        recalled[rows] = (distances < of_samples).any(1)
+        recalled[rows] = (distances <= of_samples).any(1)
     return Neighbourhoods(precise, inside / DENSITY_NEIGHBOURS, recalled, covered)
 
 

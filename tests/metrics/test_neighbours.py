@@ -63,6 +63,17 @@ def test_samples_that_are_the_real_images_lie_all_within_reach():
     assert result.density.mean() == pytest.approx(1.0)
 
 
+def test_what_lies_just_at_the_reach_is_within_it_for_precision_and_recall_only():
+    rows = np.array([[-5.0], [-3], [-1], [1], [3], [5]])  # the reach of 5 is 6 to its third neighbour, 10 to its fifth
+    others = np.array([[11.0], [-11], [15], [-15], [200], [-200]])
+    result = neighbours.neighbourhoods(features=others, reference=rows)
+    assert result.precise.tolist() == [True, True, False, False, False, False]
+    # 11 is nearer than 10 to 5, and just 8, its reach, from 3; 15 is just 10 from 5
+    assert (5 * result.density).tolist() == [1, 1, 0, 0, 0, 0]
+    swapped = neighbours.neighbourhoods(features=rows, reference=others)
+    assert swapped.recalled.tolist() == [True, True, False, False, False, False]
+
+
 def test_too_few_rows_have_no_neighbourhoods():
     assert neighbours.neighbourhoods(features=normal(5, 2, 0), reference=normal(9, 2, 1)) is None
 
