@@ -12,7 +12,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,7 +29,8 @@ from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.fitted import EXTRACTOR, module_of
 from pipeline.training.seeding import derive
 
-Row = dict[str, float]
+if TYPE_CHECKING:
+    from pipeline.training.state import Row
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from typing import Any
 
@@ -14,7 +13,7 @@ from pipeline.data import parts
 from pipeline.data.loader import Loader
 from pipeline.data.store import Split
 from pipeline.params import Defaults, Generator, Run
-from pipeline.training import loop, seeding, transfer
+from pipeline.training import launching, loop, seeding, transfer
 from pipeline.training.beginning import Beginning
 from pipeline.training.checkpoint import Checkpoint, Snapshots, run_digest
 from pipeline.training.state import Row, best_epoch
@@ -76,7 +75,7 @@ class _Course:
         self.beginning = Beginning(entry, name, defaults)
         self.training, self.store = self.beginning.training, self.beginning.store
         self.of_many = of_many or bool(self.training.folds or self.training.retrain)
-        self.num_processes = int(os.environ.get("WORLD_SIZE", 1))
+        self.num_processes = launching.num_processes()
         start = self.beginning.start
         settings = {
             "entry": entry.model_dump(include={"model", "inputs", "model_params", "training"}),

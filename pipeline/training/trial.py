@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import paths
 from pipeline.params import Defaults, Run, check_options, is_fitted, with_value
 from pipeline.training.checkpoint import Snapshots, run_digest
 
-Row = dict[str, float]
+if TYPE_CHECKING:
+    from pipeline.training.state import Row
 
 
 class Trials:
