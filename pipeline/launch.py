@@ -43,7 +43,7 @@ def run_stage(verb: str, name: str | None, sections: Sequence[str]) -> None:
 
 
 def prepare_environment(params: Params) -> None:
-    """Sets what libraries read when they are imported: threads, determinism, no calls home."""
+    """Sets what libraries read when they are imported: threads, determinism, no calls home; MLflow: see `tracking`."""
     threads = str(params.defaults.threads)
     os.environ.update(
         {
@@ -54,9 +54,6 @@ def prepare_environment(params: Params) -> None:
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's products differ from run to run
             "MPLBACKEND": "Agg",
             "NO_ALBUMENTATIONS_UPDATE": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # seven by default: a dead server would cost minutes
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, round(params.tracking.timeout))),
         }
     )
 

@@ -142,7 +142,7 @@ def prepare(timeout: float) -> None:
         {
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # seven by default: a dead server would cost minutes
             "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, round(timeout))),
             "GIT_PYTHON_REFRESH": "quiet",
         }

@@ -181,7 +181,6 @@ def test_a_stage_gets_its_environment_before_it_runs(run: Run, stage: Callable[.
     assert seen["OMP_WAIT_POLICY"] == "PASSIVE"
     assert seen["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert seen["NO_ALBUMENTATIONS_UPDATE"] == "1"
-    assert seen["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "5"
 
 
 def test_each_finished_stage_adds_its_cost_to_the_ledger(run: Run, stage: Callable[..., None]) -> None:
