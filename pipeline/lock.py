@@ -14,8 +14,6 @@ from typing import Any
 from pipeline import paths
 from pipeline.errors import PipelineError
 
-FIX = f"fix: git checkout {paths.LOCK}, or dvc repro"
-
 
 def merge(
     base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]
@@ -70,7 +68,7 @@ def read(path: Path = paths.LOCK) -> dict[str, dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = getattr(error, "strerror", None) or str(error)
-        raise PipelineError(f"{path}: not readable ({what}); {FIX}") from None
+        raise PipelineError(f"{path}: not readable ({what}); fix: git checkout {paths.LOCK}, or dvc repro") from None
     return stages(text, str(path))
 
 
@@ -92,13 +90,19 @@ def stages(text: str, place: str) -> dict[str, dict[str, Any]]:
     try:
         found = YAML(typ="safe").load(text)
     except (YAMLError, ValueError, RecursionError) as error:
-        raise PipelineError(f"{place}: not readable ({str(error).splitlines()[0]}); {FIX}") from None
+        raise PipelineError(
+            f"{place}: not readable ({str(error).splitlines()[0]}); fix: git checkout {paths.LOCK}, or dvc repro"
+        ) from None
     entries = found.get("stages") if isinstance(found, dict) else None
     if not isinstance(entries, dict):
-        raise PipelineError(f"{place}: {'empty' if found is None else 'not a lock file'}; {FIX}")
+        raise PipelineError(
+            f"{place}: {'empty' if found is None else 'not a lock file'}; fix: git checkout {paths.LOCK}, or dvc repro"
+        )
     for name, entry in entries.items():
         if not isinstance(entry, dict):
-            raise PipelineError(f"{place} {name}: not a stage ({entry!r}); {FIX}")
+            raise PipelineError(
+                f"{place} {name}: not a stage ({entry!r}); fix: git checkout {paths.LOCK}, or dvc repro"
+            )
     return {str(name): entry for name, entry in entries.items()}
 
 

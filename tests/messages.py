@@ -25,7 +25,7 @@ SECTIONS = {
     "Models and their weights": ("models",),
     "Training": ("training", "stages/train", "stages/search", "checks"),
     "Metrics and scores": ("metrics", "reporting/scoring", "reporting/explain", "reporting/verdicts"),
-    "Comparing": ("reporting/compare", "reporting/history", "lock", "cost"),
+    "Comparing": ("reporting/compare", "reporting/history", "lock", "git", "cost"),
     "Stages and reports": ("stages", "reporting", "visualise", "ops"),
     "The graph, its state and the machine": ("scheduling", "lint", "trust", "tracking", "cli"),
 }
