@@ -9,6 +9,48 @@ EPSILON = np.spacing(1)
 
 
 @compiled
+def sort_keys(keys: np.ndarray, position_bits: int) -> np.ndarray:
+    """Sorts keys [N] uint64 whose lowest bits are their position, in four passes or so of twelve bits (radix sort)."""
+    num_passes = (64 - position_bits + 11) // 12
+    counts = np.zeros((num_passes, 1 << 12), np.int64)
+    for key in keys:
+        for step in range(num_passes):
+            counts[step, (key >> np.uint64(position_bits + 12 * step)) & np.uint64(4095)] += 1
+    other = np.empty_like(keys)
+    for step in range(num_passes):
+        total = 0
+        for digit in range(1 << 12):
+            total, counts[step, digit] = total + counts[step, digit], total
+        for key in keys:
+            digit = (key >> np.uint64(position_bits + 12 * step)) & np.uint64(4095)
+            other[counts[step, digit]] = key
+            counts[step, digit] += 1
+        keys, other = other, keys
+    return keys
+
+
+@compiled
+def rank(images: np.ndarray, cells: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `matching._rank`: positions are dealt out to their images, then counted from the first of each cell on."""
+    following = np.zeros(images.max() + 2 if len(images) else 1, np.int64)
+    for image in images:
+        following[image + 1] += 1
+    following = np.cumsum(following)
+    by_cell, ranks = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    for position in range(len(order)):
+        image = images[order[position]]
+        by_cell[following[image]] = position
+        following[image] += 1
+    cell, head = np.int64(-1), 0
+    for place in range(len(order)):
+        position = by_cell[place]
+        if cells[order[position]] != cell:
+            cell, head = cells[order[position]], place
+        ranks[position] = place - head
+    return by_cell, ranks
+
+
+@compiled
 def greedy(
     holders: np.ndarray,
     candidates: np.ndarray,

@@ -151,12 +151,14 @@ def match(
         max_detections: the most of a class in an image; of these the best are taken.
         compiled: whether numba does the loops; the result is the same to the bit.
     """
-    order = by_class_and_score(found.labels, found.scores, num_classes)
+    rank, greedy = _rank, _greedy
+    if compiled:
+        from pipeline.metrics.compiled import greedy, rank
+    order = by_class_and_score(found.labels, found.scores, num_classes, compiled=compiled)
     cells = found.images * num_classes + found.labels
-    by_cell, ranks = _ranked(found.images[order], cells[order])
+    by_cell, ranks = rank(found.images, cells, order)
     if ranks.max(initial=-1) >= max_detections:
-        order = order[ranks < max_detections]
-        by_cell, ranks = _ranked(found.images[order], cells[order])
+        order, by_cell, ranks = _best(order, by_cell, ranks, max_detections)
     members = order[by_cell]
     truth_cells = truths.images * num_classes + truths.labels
     truth_order = np.argsort(truth_cells, kind="stable")
@@ -168,9 +170,6 @@ def match(
     matched, ignored = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
     if len(holders):
         holders, candidates, overlaps = _best_first(holders, candidates, overlaps)
-        greedy: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]] = _greedy
-        if compiled:
-            from pipeline.metrics.compiled import greedy
         active, taken, given_up = greedy(
             holders, candidates, grid.reached(overlaps), truth_bits, truths.iscrowd, cells[members]
         )
@@ -202,10 +201,9 @@ def match_best(
     """
     order = by_class_and_score(found.labels, found.scores, num_classes)
     cells = found.images * num_classes + found.labels
-    by_cell, ranks = _ranked(found.images[order], cells[order])
+    by_cell, ranks = _rank(found.images, cells, order)
     if most is not None:
-        order = order[ranks < most]
-        by_cell, ranks = _ranked(found.images[order], cells[order])
+        order, by_cell, ranks = _best(order, by_cell, ranks, most)
     truth_cells = truths.images * num_classes + truths.labels
     truth_order = np.argsort(truth_cells, kind="stable")
     members = order[by_cell]
@@ -225,7 +223,9 @@ def match_best(
     return right, ignored, np.searchsorted(found.labels[order], np.arange(num_classes + 1))
 
 
-def by_class_and_score(labels: np.ndarray, scores: np.ndarray, num_classes: int) -> np.ndarray:
+def by_class_and_score(
+    labels: np.ndarray, scores: np.ndarray, num_classes: int, *, compiled: bool = False
+) -> np.ndarray:
     """[N] int64, the order of detections by class, then falling score; equal scores stay in the order given.
 
     Class, score and position are packed into one integer, because sorting integers is several times faster than sorting
@@ -241,7 +241,12 @@ def by_class_and_score(labels: np.ndarray, scores: np.ndarray, num_classes: int)
     keys = falling >> np.uint64(64 - score_bits) << np.uint64(position_bits)
     keys |= labels.astype(np.uint64) << np.uint64(64 - class_bits)
     keys |= np.arange(num, dtype=np.uint64)
-    keys.sort()
+    if compiled:
+        from pipeline.metrics.compiled import sort_keys
+
+        keys = sort_keys(keys, position_bits)
+    else:
+        keys.sort()
     order = (keys & np.uint64((1 << position_bits) - 1)).astype(np.int64)
     keys >>= np.uint64(position_bits)
     same, ranked = keys[1:] == keys[:-1], falling[order]
@@ -261,8 +266,9 @@ def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.repeat(starts - offsets, counts) + np.arange(counts.sum())
 
 
-def _ranked(images: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For detections by class and score: their order by image and class, and the position of each in its cell."""
+def _rank(images: np.ndarray, cells: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For an order by class and score: its own order by image and class, and the position of each in its cell."""
+    images, cells = images[order], cells[order]
     small = images.astype(np.uint16) if images.max(initial=0) < 1 << 16 else images  # NumPy sorts 16 bits by radix
     by_cell = np.argsort(small, kind="stable")
     heads = _heads(cells[by_cell])
@@ -270,6 +276,15 @@ def _ranked(images: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarr
     ranks = np.empty(len(cells), np.int64)
     ranks[by_cell] = np.arange(len(cells)) - np.repeat(heads, sizes)
     return by_cell, ranks
+
+
+def _best(
+    order: np.ndarray, by_cell: np.ndarray, ranks: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same without the positions beyond the most of a cell."""
+    kept = ranks < most
+    places = np.cumsum(kept) - 1
+    return order[kept], places[by_cell[kept[by_cell]]], ranks[kept]
 
 
 def _heads(cells: np.ndarray) -> np.ndarray:

@@ -131,14 +131,16 @@ def test_compiled_and_not_are_equal_to_the_bit(detection_set, kind, seed):
 def test_the_packed_order_is_that_of_a_stable_sort(rows):
     labels = np.array([label for label, _ in rows], np.int64)
     scores = np.array([score for _, score in rows], np.float64)
-    order = by_class_and_score(labels, scores, 4)
-    assert order.tolist() == sorted(range(len(rows)), key=lambda i: (labels[i], -scores[i]))
+    for compiled in (False, True):
+        order = by_class_and_score(labels, scores, 4, compiled=compiled)
+        assert order.tolist() == sorted(range(len(rows)), key=lambda i: (labels[i], -scores[i]))
 
 
-def test_scores_that_differ_in_their_last_digit_are_ordered():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_scores_that_differ_in_their_last_digit_are_ordered(compiled):
     scores = np.full(5000, 0.7)
     scores[::2] = np.nextafter(0.7, 1)
-    order = by_class_and_score(np.zeros(5000, np.int64), scores, 500)
+    order = by_class_and_score(np.zeros(5000, np.int64), scores, 500, compiled=compiled)
     assert order.tolist() == [*range(0, 5000, 2), *range(1, 5000, 2)]
 
 
