@@ -163,7 +163,7 @@ def measure_training(folder: Path, num: int, rounds: int, seconds: float) -> lis
         info = tasks.at_size(images.info, (side, side))
         training = settings(batch_size)
         new_loader = functools.partial(Loader, images, batch_size, (side, side))
-        batches = list(new_loader().batches())
+        batches = [batch.to("cpu") for batch in new_loader().batches()]
         enough = [batch for batch in batches if len(batch.images) == batch_size]
 
         def fresh(name: str = name, info: DatasetInfo = info, params: Any = params, training: Any = training) -> Any:
@@ -206,7 +206,7 @@ def measure_extraction(folder: Path, num: int, rounds: int) -> list[dict[str, An
     extractor: Any = extractors.extractor(BACKBONE, "none", SIDE, options={}, where="features.x", channels=3)
     images = store(folder / "photographs", num, 360, 480)
     size = 32
-    decoded = list(Loader(images, size, (SIDE, SIDE)).batches())
+    decoded = [batch.to("cpu") for batch in Loader(images, size, (SIDE, SIDE)).batches()]
 
     def forward() -> None:
         with torch.inference_mode():

@@ -170,7 +170,7 @@ class Batch:
     """B samples as tensors of one size, ready for a model.
 
     Attributes:
-        images: [B, C, H, W] float32 in 0..1.
+        images: [B, C, H, W] float32 in 0..1, or uint8 until `to` moves them.
         image_ids: B ids.
         sizes: B pairs (height, width) of the images as stored.
         labels: [B] int64, or None.
@@ -190,14 +190,24 @@ class Batch:
     semantic: Tensor | None = None
 
     def to(self, device: Any) -> Batch:
-        """The same batch on another device."""
+        """The same batch on another device, its images as float32."""
 
         def move(value: Any) -> Any:
             if isinstance(value, list):
                 return [move(item) for item in value]
             return value.to(device, non_blocking=True) if hasattr(value, "to") else value
 
-        return Batch(**{name: move(value) for name, value in vars(self).items()})
+        moved = {name: move(value) for name, value in vars(self).items()}
+        return Batch(**(moved | {"images": in_floats(moved["images"])}))
+
+
+def in_floats(images: Tensor) -> Tensor:
+    """uint8 images as float32 in 0..1, computed where they are; others as they come."""
+    if images.is_floating_point():
+        return images
+    floats = images.float()
+    # by a tensor, for on a GPU torch multiplies by the rounded inverse of a plain number, which gives other values
+    return floats.div_(floats.new_full((), 255.0))
 
 
 @dataclass

@@ -2,6 +2,9 @@
 
 Threads rather than processes: decoders, NumPy and torch release the interpreter's lock, the memory-mapped files are
 shared as they are, and nothing goes through /dev/shm. A batch depends on its images alone, never on the threads.
+
+Images that are not stretched stay bytes until `Batch.to` has them on their device: a quarter of the memory to fill, to
+pin and to send.
 """
 
 from __future__ import annotations
@@ -10,8 +13,8 @@ import math
 import os
 import sys
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -86,9 +89,21 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _batch(self, positions: np.ndarray) -> Batch:
-        read = {position: self._sample(position) for position in dict.fromkeys(positions.tolist())}
-        batch = collate([read[position] for position in positions.tolist()], self.image_size, self._buffers)
+        batch = collate(self._samples(positions.tolist()), len(positions), self.image_size, self._buffers)
         return _pinned(batch) if self.pin_memory else batch
+
+    def _samples(self, positions: list[int]) -> Iterator[Sample]:
+        """Each read when it is asked for, and once; only what stands several times is held.
+
+        The pixels of a whole batch in memory of their own would come page by page from the system at every batch.
+        """
+        times = Counter(positions)
+        held: dict[int, Sample] = {}
+        for position in positions:
+            sample = held[position] if position in held else self._sample(position)
+            if times[position] > 1:
+                held[position] = sample
+            yield sample
 
     def _sample(self, index: int) -> Sample:
         if self._cache is not None and index in self._cache:
@@ -119,16 +134,17 @@ class Buffers:
         self._lock = threading.Lock()
         self._all: list[np.ndarray] = []
 
-    def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """An array of that shape, float32, with any content."""
+    def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """An array of that shape and type, with any content."""
         with self._lock:
             for index in range(len(self._all)):
                 # held by the list and by this call alone; a tensor made of a part of it would hold it too
                 is_free = sys.getrefcount(self._all[index]) == 2
                 length, *rest = self._all[index].shape
-                if is_free and length >= shape[0] and tuple(rest) == shape[1:]:
+                fits = length >= shape[0] and tuple(rest) == shape[1:] and self._all[index].dtype == dtype
+                if is_free and fits:
                     return self._all[index][: shape[0]]
-            self._all.append(np.empty(shape, np.float32))
+            self._all.append(np.empty(shape, dtype))
             return self._all[-1][:]
 
 
@@ -148,24 +164,26 @@ def common_size(split: Split, wanted: int | None) -> tuple[int, int]:
     return height, width
 
 
-def collate(samples: list[Sample], image_size: tuple[int, int], buffers: Buffers | None = None) -> Batch:
+def collate(samples: Iterable[Sample], num: int, image_size: tuple[int, int], buffers: Buffers | None = None) -> Batch:
     """Samples as one batch; images, boxes and label maps are stretched alike.
 
     Args:
-        samples: with the same kinds of truth.
+        samples: with the same kinds of truth; each is let go before the next is taken.
+        num: B, how many they are.
         image_size: height and width.
         buffers: memory for the images; None: fresh.
     """
-    batch = Batch(
-        images=_images([s.image for s in samples], image_size, buffers or Buffers()),
-        image_ids=[s.image_id for s in samples],
-        sizes=[(s.image.shape[0], s.image.shape[1]) for s in samples],
-    )
-    labels, objects, maps = ([getattr(s, kind) for s in samples] for kind in ("label", "objects", "semantic"))
+    pixels = _Pixels(num, image_size, buffers or Buffers())
+    truths: list[tuple[Any, ...]] = []
+    for sample in samples:
+        pixels.add(sample.image)
+        truths.append((sample.image_id, sample.image.shape[:2], sample.label, sample.objects, sample.semantic))
+    ids, sizes, labels, objects, maps = (list(values) for values in zip(*truths, strict=True))
+    batch = Batch(images=pixels.images(), image_ids=ids, sizes=sizes)
     if labels[0] is not None:
         batch.labels = torch.tensor(labels)
     if objects[0] is not None:
-        scales = [torch.tensor([image_size[1] / width, image_size[0] / height] * 2) for height, width in batch.sizes]
+        scales = [torch.tensor([image_size[1] / width, image_size[0] / height] * 2) for height, width in sizes]
         batch.boxes = [torch.from_numpy(o.boxes) * scale for o, scale in zip(objects, scales, strict=True)]
         batch.box_labels = [torch.from_numpy(o.labels) for o in objects]
     if maps[0] is not None:
@@ -173,25 +191,54 @@ def collate(samples: list[Sample], image_size: tuple[int, int], buffers: Buffers
     return batch
 
 
-def _images(images: list[np.ndarray], size: tuple[int, int], buffers: Buffers) -> Tensor:
-    """[B, C, H, W] float32 in 0..1, stretched to the size; channels lie last in memory."""
-    # NumPy where it can: torch would split these few pixels over all its threads, which wait for one another
-    pixels = buffers.take((len(images), *size, images[0].shape[2]))
-    last: np.ndarray | None = None
-    for index, (place, image) in enumerate(zip(pixels, images, strict=True)):
-        if image is last:  # stands in for one that another process works on
-            place[:] = pixels[index - 1]
-        elif image.shape[:2] == size:
-            place[:] = image
-            place /= np.float32(255)  # in two steps, for NumPy converts slowly while it divides
+class _Pixels:
+    """The images of a batch one after the other: bytes, or float32 in 0..1 once one had to be stretched.
+
+    Args:
+        num: B.
+        size: height and width.
+        buffers: memory.
+    """
+
+    def __init__(self, num: int, size: tuple[int, int], buffers: Buffers) -> None:
+        self._num, self._size, self._buffers = num, size, buffers
+        self._pixels = np.empty(0, np.uint8)
+        self._filled = 0
+        self._last: np.ndarray | None = None
+
+    def add(self, image: np.ndarray) -> None:
+        """Places the next image, [H, W, C] uint8 of any size."""
+        shape, index = (self._num, *self._size, image.shape[2]), self._filled
+        is_stretched = image.shape[:2] != self._size
+        if index == 0:
+            self._pixels = self._buffers.take(shape, np.float32 if is_stretched else np.uint8)
+        elif is_stretched and self._pixels.dtype == np.uint8:
+            floats = self._buffers.take(shape, np.float32)
+            floats[:index] = _floats(self._pixels[:index])
+            self._pixels = floats
+        if image is self._last:  # stands in for one that another process works on
+            self._pixels[index] = self._pixels[index - 1]
+        elif is_stretched:
+            self._pixels[index] = _stretched(image, self._size)
         else:
-            whole = torch.from_numpy(np.divide(image, np.float32(255))).permute(2, 0, 1)[None]
-            stretched = torch.nn.functional.interpolate(
-                whole, size, mode="bilinear", align_corners=False, antialias=True
-            )
-            place[:] = stretched[0].permute(1, 2, 0).numpy()
-        last = image
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+            self._pixels[index] = image if self._pixels.dtype == np.uint8 else _floats(image)
+        self._filled, self._last = index + 1, image
+
+    def images(self) -> Tensor:
+        """[B, C, H, W]; channels lie last in memory."""
+        return torch.from_numpy(self._pixels).permute(0, 3, 1, 2)
+
+
+def _floats(pixels: np.ndarray) -> np.ndarray:
+    """uint8 as float32 in 0..1, as `structures.in_floats` has them."""
+    return np.divide(pixels, np.float32(255))
+
+
+def _stretched(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W, C] float32 in 0..1."""
+    whole = torch.from_numpy(_floats(image)).permute(2, 0, 1)[None]
+    stretched = torch.nn.functional.interpolate(whole, size, mode="bilinear", align_corners=False, antialias=True)
+    return stretched[0].permute(1, 2, 0).numpy()
 
 
 def _pinned(batch: Batch) -> Batch:

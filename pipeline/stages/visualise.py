@@ -89,7 +89,7 @@ def _heat(
     split = Store(paths.raw(entry.dataset)).split(SPLIT)
     chosen = np.linspace(0, len(split) - 1, num=min(num_images, len(split))).astype(int)
     height, width = checkpoint.info.image_size or (0, 0)
-    batch = next(Loader(split, len(chosen), (height, width)).batches(chosen))
+    batch = next(Loader(split, len(chosen), (height, width)).batches(chosen)).to("cpu")
     network: Any = model.network
     with torch.no_grad():
         probabilities = network(batch.images).softmax(1)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline import paths
 from pipeline.errors import PipelineError
 from pipeline.params import Params, Run, is_fitted
-from pipeline.structures import Prediction, Sample
+from pipeline.structures import Prediction, Sample, in_floats
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.fitted import answers, gives_probabilities, of_extractor
 
@@ -61,7 +61,7 @@ class Network:
 
         from pipeline.training.views import views
 
-        images = batch.images.to(self.compute.device, non_blocking=True)
+        images = in_floats(batch.images.to(self.compute.device, non_blocking=True))
         with torch.inference_mode(), self.compute.autocast():
             answers = [self.model.predict(view) for view in views(images, self.kinds)]
         of_views = [
@@ -74,7 +74,8 @@ class Network:
         """The columns of each image, [H, W, C] uint8 of any size."""
         from pipeline.data.loader import collate
 
-        return self.rows(collate([Sample("", "", image) for image in images], self.image_size))
+        samples = (Sample("", "", image) for image in images)
+        return self.rows(collate(samples, len(images), self.image_size))
 
 
 class Fitted:

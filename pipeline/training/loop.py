@@ -241,6 +241,7 @@ class _Fitting:
         """A step of L-BFGS, which asks for losses and gradients at several points, all with the same noise."""
         seed = derive(self.seed, "search", self.state.epoch, self.state.step, *self.processes.apart)
         found: list[Found] = []
+        shares = [(batch.to(self.compute.device), num) for batch, num in shares]  # once for all points
 
         def closure() -> Tensor:
             torch.manual_seed(seed)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.structures import IGNORE, Batch
+from pipeline.structures import IGNORE, Batch, in_floats
 
 
 def augment_batch(batch: Batch, online: Any, num_classes: int, generator: torch.Generator) -> Batch:
@@ -34,6 +34,7 @@ def augment_batch(batch: Batch, online: Any, num_classes: int, generator: torch.
         batch = shift(batch, shifts * online.crop)
     if online.cutout > 0:
         places = (torch.rand(num, 2, generator=generator) * torch.tensor([height, width])).long()
+        batch = replace(batch, images=in_floats(batch.images))
         batch = cutout(batch, places, round(online.cutout * min(height, width)))
     if batch.labels is None or not (online.mixup or online.cutmix):
         return batch
@@ -44,7 +45,7 @@ def augment_batch(batch: Batch, online: Any, num_classes: int, generator: torch.
     share = float(torch._sample_dirichlet(torch.full((2,), alpha), generator=generator)[0])
     partner = torch.randperm(num, generator=generator)
     if not is_cutmix:
-        return mixup(batch, partner, share, num_classes)
+        return mixup(replace(batch, images=in_floats(batch.images)), partner, share, num_classes)
     centre = torch.rand(2, generator=generator).tolist()
     return cutmix(batch, partner, rectangle(share, centre, height, width), num_classes)
 

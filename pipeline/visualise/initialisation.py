@@ -76,7 +76,7 @@ def activations(
     else:
         size = common_size(split, None)
     chosen = np.linspace(0, len(split) - 1, num=min(num_images, len(split))).astype(int)
-    images = next(Loader(split, len(chosen), size).batches(chosen)).images.to(compute.device)
+    images = next(Loader(split, len(chosen), size).batches(chosen)).to(compute.device).images
     given: dict[str, list[np.ndarray]] = {}
     for start in kinds:
         torch.manual_seed(seeding.derive(params.defaults.seed, "activations"))

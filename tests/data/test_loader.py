@@ -32,9 +32,9 @@ def split(tmp_path):
 
 
 def test_a_batch_of_its_own_size_is_what_is_stored():
-    batch = collate([a_sample(5), a_sample(6)], (2, 4))
-    assert batch.images[0, 0].tolist() == [[0, 0, 1, 1]] * 2
-    assert batch.images.dtype == torch.float32
+    batch = collate([a_sample(5), a_sample(6)], 2, (2, 4))
+    assert batch.images[0, 0].tolist() == [[0, 0, 255, 255]] * 2
+    assert batch.images.dtype == torch.uint8
     assert batch.image_ids == ["i5", "i6"]
     assert batch.sizes == [(2, 4), (2, 4)]
     assert batch.labels.tolist() == [5, 6]
@@ -45,7 +45,7 @@ def test_a_batch_of_its_own_size_is_what_is_stored():
 
 
 def test_images_boxes_and_label_maps_are_stretched_alike():
-    batch = collate([a_sample(), a_sample(height=4, width=2), a_sample(height=12, width=16)], (6, 8))
+    batch = collate([a_sample(), a_sample(height=4, width=2), a_sample(height=12, width=16)], 3, (6, 8))
     assert batch.sizes == [(2, 4), (4, 2), (12, 16)]
     for image, boxes, semantic in zip(batch.images, batch.boxes, batch.semantic, strict=True):
         assert boxes.tolist() == [[4, 0, 8, 6]]
@@ -56,13 +56,13 @@ def test_images_boxes_and_label_maps_are_stretched_alike():
 
 def test_halving_an_image_averages_with_antialias_weights():
     image = np.array([[[0], [0], [255], [255]]], np.uint8)
-    found = collate([Sample("a", "", image)], (1, 2)).images
+    found = collate([Sample("a", "", image)], 1, (1, 2)).images
     # the triangle of width 2 around the centre 1 of the first pixel weighs 3, 3, 1: its share of light is 1 / 7
     assert found.flatten().tolist() == pytest.approx([1 / 7, 6 / 7], abs=1e-6)
 
 
 def test_absent_truth_stays_absent():
-    batch = collate([Sample("a", "", np.zeros((2, 2, 3), np.uint8))], (2, 2))
+    batch = collate([Sample("a", "", np.zeros((2, 2, 3), np.uint8))], 1, (2, 2))
     assert batch.images.shape == (1, 3, 2, 2)
     assert batch.labels is batch.boxes is batch.box_labels is batch.semantic is None
 
@@ -114,10 +114,29 @@ def test_images_of_many_sizes_need_a_wanted_one(tmp_path):
 
 
 def test_a_batch_moves_whole():
-    moved = collate([a_sample(5)], (2, 4)).to("meta")
+    moved = collate([a_sample(5)], 1, (2, 4)).to("meta")
     tensors = [moved.images, moved.labels, moved.semantic, *moved.boxes, *moved.box_labels]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert (moved.image_ids, moved.sizes) == (["i5"], [(2, 4)])
+
+
+def test_images_become_floats_where_they_are_moved_to():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    moved = collate([Sample("a", "", levels)], 1, (16, 16)).to("cpu")
+    assert moved.images.dtype == torch.float32
+    # as NumPy divides: torch's division of a GPU's tensor by a plain number differs in the last bit
+    assert np.array_equal(moved.images.numpy().ravel(), levels.ravel() / np.float32(255))
+    assert moved.to("cpu").images is moved.images
+
+
+def test_one_image_to_stretch_makes_floats_of_all():
+    images = [np.full((2, side, 3), value, np.uint8) for side, value in ((4, 51), (8, 102), (4, 153))]
+    batch = collate([Sample("a", "", image) for image in images], 3, (2, 4))
+    assert batch.images.dtype == torch.float32
+    assert torch.allclose(batch.images.amin((1, 2, 3)), torch.tensor([0.2, 0.4, 0.6]), rtol=0, atol=1e-7)
+    assert torch.equal(
+        batch.images[[0, 2]], collate([Sample("a", "", images[i]) for i in (0, 2)], 2, (2, 4)).to("cpu").images
+    )
 
 
 def test_batches_are_the_same_whatever_the_number_of_workers(split, monkeypatch):
@@ -133,7 +152,7 @@ def test_batches_are_the_same_whatever_the_number_of_workers(split, monkeypatch)
 
 
 def test_images_lie_in_memory_with_channels_last():
-    images = collate([Sample("a", "", np.zeros((4, 6, 3), np.uint8))] * 2, (4, 6)).images
+    images = collate([Sample("a", "", np.zeros((4, 6, 3), np.uint8))] * 2, 2, (4, 6)).images
     assert images.stride() == (72, 1, 18, 3)
     assert images.is_contiguous(memory_format=torch.channels_last)
 
@@ -160,16 +179,16 @@ def test_fault_of_a_decoder_names_the_image(split, monkeypatch, workers):
 def test_memory_is_used_again_only_when_nobody_holds_its_batch():
     buffers = Buffers()
     samples = [Sample("a", "", np.full((4, 6, 3), value, np.uint8)) for value in (51, 102)]
-    first = collate(samples[:1], (4, 6), buffers).images
-    held = collate(samples[1:], (4, 6), buffers).images
-    assert (first.max().item(), held.min().item()) == pytest.approx((0.2, 0.4))
+    first = collate(samples[:1], 1, (4, 6), buffers).images
+    held = collate(samples[1:], 1, (4, 6), buffers).images
+    assert (first.max().item(), held.min().item()) == (51, 102)
     place = first.data_ptr()
     view = first[0, 0]  # holds it as well
     del first
-    assert collate(samples[1:], (4, 6), buffers).images.data_ptr() != place
+    assert collate(samples[1:], 1, (4, 6), buffers).images.data_ptr() != place
     del view
-    assert collate(samples[1:], (4, 6), buffers).images.data_ptr() == place
-    assert held.min().item() == pytest.approx(0.4)
+    assert collate(samples[1:], 1, (4, 6), buffers).images.data_ptr() == place
+    assert held.min().item() == 102
 
 
 def test_a_reader_that_stops_early_leaves_no_thread(split):
@@ -179,6 +198,17 @@ def test_a_reader_that_stops_early_leaves_no_thread(split):
     assert set(threading.enumerate()) - before
     batches.close()
     assert set(threading.enumerate()) <= before
+
+
+def test_an_image_that_stands_several_times_in_a_batch_is_read_once(split, monkeypatch):
+    monkeypatch.setattr(loader_module, "CACHE_BYTES", 10)
+    reads = []
+    read = split.read
+    monkeypatch.setattr(split, "read", lambda index: reads.append(index) or read(index))
+    (batch,) = Loader(split, 5, (3, 5)).batches(np.array([2, 2, 4, 5, 2]))
+    assert reads == [2, 4, 5]
+    assert batch.labels.tolist() == [2, 2, 4, 5, 2]
+    assert all(torch.equal(batch.images[i], batch.images[0]) for i in (1, 4))
 
 
 def test_few_batches_are_made_ahead(split, monkeypatch):
@@ -198,4 +228,4 @@ def test_batches_are_pinned_beside_a_gpu(split):
         pytest.skip("no CUDA device")
     batch = next(Loader(split, 2, (2, 4)).batches())
     assert all(tensor.is_pinned() for tensor in (batch.images, batch.labels, batch.semantic, *batch.boxes))
-    assert torch.equal(batch.to("cuda").images.cpu(), batch.images)
+    assert torch.equal(batch.to("cuda").images.cpu(), batch.to("cpu").images)
