@@ -515,5 +515,13 @@ class Store:
             ) from None
 
     def split(self, name: str) -> Split:
-        """One split by name: train, val or test."""
-        return Split(_read_table(self.folder, name), self.info)
+        """One split by name: train, val or test.
+
+        Raises:
+            PipelineError: there is none, or it is damaged; a flipped bit in a shard's footer can take rows away.
+        """
+        table, written = _read_table(self.folder, name), self.info.counts.get(name)
+        if table.num_rows != written:
+            what = f"{table.num_rows} rows, and {written} in info.json"
+            raise PipelineError(f"{self.folder}: the split {name} is damaged ({what}); {_again(self.folder)}")
+        return Split(table, self.info)

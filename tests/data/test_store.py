@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from pipeline.data import store
@@ -167,6 +168,16 @@ def test_absent_folder_split_and_damaged_info_are_named(folder, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "colors": []}))
     with pytest.raises(PipelineError, match=r"info\.json: not readable \(.*colors.*\); fix: dvc repro"):
         Store(folder)
+
+
+def test_a_shard_that_has_lost_rows_is_refused(folder):
+    """A flipped bit in the number of its blocks does it, and what is left reads well."""
+    (shard,) = folder.glob("train-*.arrow")
+    schema = pa.ipc.open_file(pa.OSFile(str(shard))).schema
+    with pa.ipc.new_file(str(shard), schema):
+        pass
+    with pytest.raises(PipelineError, match=r"train is damaged \(0 rows, and \d in info.json\); fix: "):
+        Store(folder).split("train")
 
 
 def test_same_samples_same_bytes(folder, info, sample, tmp_path):
