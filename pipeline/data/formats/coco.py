@@ -6,7 +6,8 @@ numbered from 1 in a skeleton, categories have ids of their own that need be nei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from pipeline.data.store import decode_ids, encode_ids
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
 
 Id = int | str
-Index = dict[Id, list[int]]
+Index = dict[Id, "array[int]"]
 
 
 class Image(msgspec.Struct):
@@ -159,7 +160,8 @@ class File:
                 fix = "add the image to `images` or remove the annotation"
                 faults.append(self.fault("unknown image", split, number, what, fix))
             else:
-                index.setdefault(entry.image_id, []).append(position)
+                # a list would take 40 bytes for each
+                index.setdefault(entry.image_id, array("I")).append(position)
         return index, faults
 
     def fault(
@@ -313,9 +315,19 @@ class _Reader:
         return False
 
     def records(self) -> Iterator[Record | Fault]:
+        images = yield from self._images()
+        owner = next(iter(self.files.values())).name
+        indices: dict[str, Index] = {}
+        for role, file in self.files.items():
+            indices[role], faults = file.by_image(self.split, images)
+            yield from faults
+        for image in images.values():
+            yield from self._record(image, indices, owner)
+
+    def _images(self) -> Generator[Fault, None, dict[Id, Image]]:
+        """Yields what is wrong with the entries of images, returns the others by id."""
         images: dict[Id, Image] = {}
         names: dict[str, Id] = {}
-        owner = ""
         for file in self.files.values():
             own: set[Id] = set()
             for position, raw in enumerate(file.images):
@@ -325,13 +337,7 @@ class _Reader:
                     else:
                         images[item.id] = item
                         names[item.file_name] = item.id
-            owner = owner or file.name
-        indices: dict[str, Index] = {}
-        for role, file in self.files.items():
-            indices[role], faults = file.by_image(self.split, images)
-            yield from faults
-        for image in images.values():
-            yield from self._record(image, indices, owner)
+        return images
 
     def _image(
         self, file: File, position: int, raw: msgspec.Raw, images: dict[Id, Image], names: dict[str, Id], own: set[Id]
@@ -374,20 +380,20 @@ class _Reader:
         if self.things:
             objects: dict[Id, RawObject] = {}
             for role in ("annotations", "keypoints"):
-                for position in indices.get(role, {}).get(image.id, []):
+                for position in indices.get(role, {}).get(image.id, ()):
                     item = self._object(self.files[role], position, objects)
                     if isinstance(item, Fault):
                         yield item
             record.objects = list(objects.values())
         if "captions" in self.files:
             record.captions = []
-            for position in indices["captions"].get(image.id, []):
+            for position in indices["captions"].get(image.id, ()):
                 try:
                     record.captions.append(decode(self.files["captions"].annotations[position], Caption).caption)
                 except ValueError as error:
                     yield self.files["captions"].fault("annotation", self.split, position, str(error))
         if "panoptic" in self.files:
-            yield from self._segments(record, indices["panoptic"].get(image.id, []))
+            yield from self._segments(record, indices["panoptic"].get(image.id, ()))
         yield record
 
     def _object(self, file: File, position: int, objects: dict[Id, RawObject]) -> Fault | None:
@@ -434,7 +440,7 @@ class _Reader:
             return f"bbox: {len(entry.bbox)} numbers instead of 4 ({entry.bbox})"
         return None
 
-    def _segments(self, record: Record, positions: list[int]) -> Iterator[Fault]:
+    def _segments(self, record: Record, positions: Sequence[int]) -> Iterator[Fault]:
         file = self.files["panoptic"]
         if not positions:
             what, fix = f"annotations: none of image {record.file_name!r}", "add one or remove the image"
