@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from albumentations import Compose
 
 VOID = 0
+
+MOVING = (
+    "Affine", "CenterCrop", "Crop", "D4", "HorizontalFlip", "LongestMaxSize", "Pad", "PadIfNeeded", "Perspective",
+    "RandomCrop", "RandomResizedCrop", "RandomRotate90", "RandomScale", "Resize", "Rotate", "SafeRotate",
+    "SmallestMaxSize", "Transpose", "VerticalFlip",
+)  # fmt: skip
+"""Transforms that give a mask's pixel the value of another of its pixels, or their `fill_mask`."""
 
 
 def composed(transforms: Sequence[object], min_visibility: float) -> Compose:
@@ -74,9 +81,10 @@ def moved(sample: Sample, transforms: Compose, info: DatasetInfo, min_visibility
     if keypoints is not None:
         points = np.concatenate([points, keypoints[..., :2].reshape(-1, 2)])
     boxes = objects.boxes if objects is not None and not has_masks else np.zeros((0, 4), np.float32)
+    in_bits = keeps_bits(transforms.transforms)
     result = transforms(
         image=sample.image,
-        masks=_layers(sample),
+        masks=_layers(sample, in_bits=in_bits),
         bboxes=boxes,
         box_indices=np.arange(len(boxes)),
         # albumentations' keypoints are indices of pixels: the middle of the first pixel is 0
@@ -89,12 +97,12 @@ def moved(sample: Sample, transforms: Compose, info: DatasetInfo, min_visibility
     scale, still = _motion(points[: len(lattice)], places[: len(lattice)])
     still &= image.shape == sample.image.shape
 
-    layers = np.asarray(result["masks"])
-    valid, layers = _as_bool(layers[0]), layers[1:]
+    num_masks = len(objects.masks) if objects is not None and objects.masks is not None else 0
+    masks, layers = _parted(np.asarray(result["masks"]), 1 + num_masks, in_bits=in_bits)
+    valid, masks = masks[0], masks[1:]
     kept, lost = np.zeros(0, bool), None
     if objects is not None:
         if objects.masks is not None:
-            masks, layers = _as_bool(layers[: len(objects)]), layers[len(objects) :]
             areas, expected = areas_of(masks), areas_of(objects.masks) * abs(scale)
             kept = (areas > 0) & (areas >= min_visibility * expected)
             boxes = boxes_of(masks)
@@ -164,16 +172,49 @@ def areas_of(masks: np.ndarray) -> np.ndarray:
     return np.array([np.count_nonzero(mask) for mask in masks], np.float32)  # with axes NumPy counts many times slower
 
 
-def _as_bool(layer: np.ndarray) -> np.ndarray:
-    """A layer of zeros and ones."""
-    return layer.view(bool) if layer.dtype == np.uint8 and layer.flags.c_contiguous else layer != 0
+def keeps_bits(transforms: Iterable[Any]) -> bool:
+    """Whether transforms of albumentations move whole values of masks, so that eight masks can be moved as one."""
+    import albumentations
+    import cv2
+
+    return all(
+        keeps_bits(step.transforms)
+        if isinstance(step, albumentations.BaseCompose)
+        else isinstance(step, albumentations.ImageOnlyTransform)
+        or (
+            type(step).__name__ in MOVING
+            and getattr(step, "mask_interpolation", cv2.INTER_NEAREST) == cv2.INTER_NEAREST
+            and not np.any(getattr(step, "fill_mask", 0))
+        )
+        for step in transforms
+    )
 
 
-def _layers(sample: Sample) -> np.ndarray:
+def _packed(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """[M, H, W] bool as [ceil(M / 8), H, W] uint8, a bit for each."""
+    packed = np.zeros((-(-len(masks) // 8), *masks[0].shape), np.uint8)
+    for index, mask in enumerate(masks):
+        packed[index // 8] |= mask.view(np.uint8) << np.uint8(index % 8)
+    return packed
+
+
+def _parted(layers: np.ndarray, num: int, *, in_bits: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The first `num` of what `_layers` gave as [num, H, W] bool, and the others."""
+    if not in_bits:
+        first = layers[:num]
+        return (first.view(bool) if first.dtype == np.uint8 and first.flags.c_contiguous else first != 0), layers[num:]
+    masks = np.empty((num, *layers.shape[1:]), bool)
+    for index, mask in enumerate(masks):
+        np.not_equal(layers[index // 8].astype(np.uint8, copy=False) & np.uint8(1 << index % 8), 0, out=mask)
+    return masks, layers[-(-num // 8) :]
+
+
+def _layers(sample: Sample, *, in_bits: bool) -> np.ndarray:
     """What moves as a mask, in one stack: where the image is, instance masks, semantic map, place of the segment."""
-    layers = [np.ones((1, *sample.image.shape[:2]), np.uint8)]
+    masks = [np.ones(sample.image.shape[:2], bool)]
     if sample.objects is not None and sample.objects.masks is not None:
-        layers.append(sample.objects.masks.view(np.uint8))
+        masks += list(sample.objects.masks)
+    layers = [_packed(masks) if in_bits else np.stack(masks).view(np.uint8)]
     if sample.semantic is not None:
         layers.append(sample.semantic[None])
     if sample.segments is not None:

@@ -96,7 +96,8 @@ def boxes_of(masks: np.ndarray) -> np.ndarray:
     """
     boxes = np.zeros((len(masks), 4), np.float32)
     for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        rows = np.flatnonzero(mask.any(1))
         if len(rows):
+            columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(0))
             box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return boxes

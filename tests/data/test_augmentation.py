@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.data import geometry
 from pipeline.data.augmentation import augmented, compose, copy_seed
 from pipeline.data.geometry import mirror_order
 from pipeline.errors import ParamsError
-from pipeline.structures import IGNORE, Sample
+from pipeline.ops.masks import boxes_of
+from pipeline.structures import IGNORE, Objects, Sample
 
 WHERE = "augmentations.x.transforms"
 
@@ -113,8 +115,6 @@ def test_truth_of_a_copy_agrees_with_itself(sample, info, number):
 @pytest.mark.parametrize("number", range(1, 6))
 def test_keypoints_move_with_the_pixels(info, number):
     """A bright dot of 3 x 3 pixels is found again, by its centre of mass, where its keypoint went."""
-    from pipeline.structures import Objects
-
     image = np.zeros((41, 41, 3), np.uint8)
     image[14:17, 24:27] = 255
     mask = np.zeros((1, 41, 41), bool)
@@ -194,6 +194,54 @@ def test_fault_in_a_policy_is_one_line_that_names_it(entry, message):
     with pytest.raises(ParamsError, match=message) as caught:
         compose([entry], WHERE)
     assert "\n" not in str(caught.value)
+
+
+ARGUMENTS = {
+    "Affine": {"rotate": [-30, 30], "scale": [0.7, 1.3], "shear": [-10, 10]},
+    "CenterCrop": {"height": 12, "width": 20},
+    "Crop": {"x_min": 3, "y_min": 2, "x_max": 25, "y_max": 18},
+    "LongestMaxSize": {"max_size": 44},
+    "Pad": {"padding": 3},
+    "PadIfNeeded": {"min_height": 32, "min_width": 40},
+    "RandomCrop": {"height": 12, "width": 20},
+    "RandomResizedCrop": {"size": [16, 24]},
+    "Resize": {"height": 33, "width": 17},
+    "SmallestMaxSize": {"max_size": 13},
+}
+
+
+@pytest.mark.parametrize("name", geometry.MOVING)
+def test_masks_moved_as_bits_of_one_are_those_moved_one_by_one(sample, info, name, monkeypatch):
+    rng = np.random.default_rng(0)
+    masks = rng.random((11, 20, 30)) < 0.4
+    objects = Objects(boxes_of(masks), np.arange(11) % 2, geometry.areas_of(masks), np.zeros(11, bool), masks)
+    crowded = replace(sample, objects=objects)
+    transform = {"name": name, **ARGUMENTS.get(name, {}), "p": 1.0}
+    assert geometry.keeps_bits(compose([transform], WHERE).steps[0].transforms)
+    as_bits = [apply(crowded, info, transform, min_visibility=0, number=number) for number in range(4)]
+    monkeypatch.setattr(geometry, "MOVING", ())
+    one_by_one = [apply(crowded, info, transform, min_visibility=0, number=number) for number in range(4)]
+    for ours, theirs in zip(as_bits, one_by_one, strict=True):
+        assert len(ours.objects) > 0
+        assert np.array_equal(ours.objects.masks, theirs.objects.masks)
+        assert np.array_equal(ours.objects.boxes, theirs.objects.boxes)
+        assert np.array_equal(ours.semantic, theirs.semantic)
+        assert np.array_equal(ours.segments.ids, theirs.segments.ids)
+
+
+@pytest.mark.parametrize(
+    ("transform", "as_bits"),
+    [
+        ({"name": "ColorJitter"}, True),
+        ({"name": "OneOf", "transforms": [{"name": "HorizontalFlip"}, {"name": "Blur"}]}, True),
+        ({"name": "OneOf", "transforms": [{"name": "HorizontalFlip"}, {"name": "Morphological"}]}, False),
+        ({"name": "Affine", "mask_interpolation": 1}, False),  # cv2.INTER_LINEAR
+        ({"name": "Affine", "fill_mask": 1}, False),
+        ({"name": "ElasticTransform"}, False),
+    ],
+)
+def test_masks_become_bits_only_where_whole_values_move(transform, as_bits):
+    assert geometry.keeps_bits(compose([transform], WHERE).steps[0].transforms) is as_bits
 
 
 def test_mirror_exchanges_sides_and_leaves_the_rest():
