@@ -394,6 +394,7 @@ class Split:
     def __init__(self, table: pa.Table, info: DatasetInfo) -> None:
         self.table = table
         self.info = info
+        self._columns = dict(zip(table.column_names, table.columns, strict=True))  # made anew at each look
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -426,7 +427,7 @@ class Split:
 
     def row(self, index: int) -> dict[str, Any]:
         """One row as it is stored, images still encoded."""
-        return self.table.slice(index, 1).to_pylist()[0]
+        return {name: column[index].as_py() for name, column in self._columns.items()}
 
     def read(self, index: int, masks: bool = False) -> Sample:
         """One decoded sample.
