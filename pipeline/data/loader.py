@@ -10,7 +10,6 @@ pin and to send.
 from __future__ import annotations
 
 import math
-import os
 import sys
 import threading
 from collections import Counter, deque
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from pipeline.data.store import Split
 from pipeline.errors import PipelineError
+from pipeline.machine import cores
 from pipeline.structures import Batch, Sample
 
 CACHE_BYTES = 2**30
@@ -55,7 +55,7 @@ class Loader:
         self.split = split
         self.batch_size = batch_size
         self.image_size = image_size
-        left = len(os.sched_getaffinity(0)) - torch.get_num_threads()
+        left = cores() - torch.get_num_threads()
         self.workers = workers or min(MAX_WORKERS, max(1, left))
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         num_bytes = len(split) * image_size[0] * image_size[1] * (split.info.channels + 1)
