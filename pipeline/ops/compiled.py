@@ -15,6 +15,10 @@ def compiled(function: Function, inline: str = "never") -> Function:
 
     Importing numba costs about a second, so a module with compiled functions is imported by a function that has found
     its work to be worth it. The machine code is kept in `$PIPELINE_CACHE/numba`, where it can be written.
+
+    Args:
+        function: of arrays and numbers.
+        inline: "always" writes it out wherever it is called: for a short one in an inner loop.
     """
     import numba
 
