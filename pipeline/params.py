@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -749,10 +749,12 @@ def _explain(schema: type[BaseModel], detail: ErrorDetails) -> str:
 
 
 def _schema_at(schema: type[BaseModel], keys: Sequence[str | int]) -> type[BaseModel]:
+    """The section that the keys lead to; one that may be None is meant too, and places in a list are passed over."""
     for key in keys:
-        inner = schema.model_fields[str(key)].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            schema = inner
+        annotation = schema.model_fields[str(key)].annotation if str(key) in schema.model_fields else None
+        for inner in (annotation, *get_args(annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                schema = inner
     return schema
 
 

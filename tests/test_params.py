@@ -160,6 +160,13 @@ def test_a_fault_is_told_with_its_line_and_key(write: Write, old: str, new: str,
         assert place == f"params.yaml:{line_of(old)}"
 
 
+def test_an_unknown_key_of_a_run_whose_model_is_none_is_told_too(write: Write) -> None:
+    said = message(write(("model: classification/resnet", "model: null"), ("mixup: 0.2", "mixupp: 0.2")))
+    assert "runs.resnet.model: should be a valid string (None)" in said
+    with_model = message(write(("mixup: 0.2", "mixupp: 0.2")))
+    assert "runs.resnet.training.online.mixupp: unknown key; did you mean 'mixup'?" in with_model
+
+
 def test_a_missing_key_and_a_missing_section_are_named(write: Write) -> None:
     assert "runs.resnet.training.epochs: missing" in message(write(("      epochs: 8\n", "")))
     assert "no section 'tracking'" in message(write((TOY[TOY.index("tracking:") : TOY.index("datasets:")], "")))
