@@ -23,8 +23,8 @@ from pipeline.errors import PipelineError
 from pipeline.metrics import overlaps
 from pipeline.metrics.detection import DetectionColumns, Kind, ObjectColumns
 
-SCANNED_FROM = 400 << 20
-"""Bytes of results from which the scanner is worth the second that it takes to load."""
+SCANNED_FROM = 100 << 20
+"""Bytes from which the scanner is worth the second that it takes to load; it needs half the memory."""
 MAX_TABLE = 1 << 23
 """Ids below it are looked up in a table."""
 KEYS = {"boxes": "bbox", "masks": "segmentation", "keypoints": "keypoints"}
