@@ -224,7 +224,8 @@ def main() -> None:
             found[verb] = kill_loop(verb, kills=int(kills), rng=rng)
             print(verb, found[verb], file=sys.stderr, flush=True)
         else:
-            finish(verb, KINDS[verb][0])
+            for each in [*BEFORE.get(verb, []), (verb, KINDS[verb][0])]:
+                finish(*each)
     print(json.dumps(found))
 
 
