@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from tests.kill_loop import LEFT
 from tests.kill_loop import PARAMS as TOY
-from tests.test_scheduler import processes_in
+from tests.test_scheduler import is_at_rest, processes_in
 
 PROJECT = Path(__file__).parent.parent
 KEPT = ("defaults", "tracking", "datasets", "features", "runs", "generators")
@@ -92,7 +92,7 @@ class Project:
     def ends(self, seconds: float) -> bool:
         """Whether no process works in the folder any more, now or within so long."""
         end = time.monotonic() + seconds
-        while processes_in(self.folder):
+        while not is_at_rest(self.folder):
             if time.monotonic() > end:
                 return False
             time.sleep(0.05)
