@@ -102,13 +102,19 @@ def test_every_combination_is_tried_and_the_last_list_changes_fastest(splits):
     assert all(one["max_iter"] == 50 for one in tried)
 
 
-def test_folds_hold_out_each_sample_of_train_and_val_once(splits, monkeypatch):
-    seen = []
+@pytest.fixture
+def seen(monkeypatch):
+    """What is fitted to and what is held out, of each fold that a later fit tries."""
+    parts = []
     monkeypatch.setattr(
         fitting.Classes,
         "row",
-        lambda self, arrays, train, val: seen.append((train, val)) or {"val_top1": 1, "val_loss": 0},
+        lambda self, arrays, train, val: parts.append((train, val)) or {"val_top1": 1, "val_loss": 0},
     )
+    return parts
+
+
+def test_folds_hold_out_each_sample_of_train_and_val_once(splits, seen):
     fitting.fitted(run_of("heads/knn", folds=5), "toy", 0)
     both = splits["train"].image_ids + splits["val"].image_ids
     assert sorted(i for _, val in seen for i in val.image_ids) == sorted(both)
@@ -141,14 +147,8 @@ def test_a_group_is_dealt_by_its_most_frequent_label():
     assert fitting._most_frequent(labels, np.array([0, 0, 0, 1, 1, 2])).tolist() == [2, 0, 1]
 
 
-def test_neither_a_copy_nor_part_of_a_group_is_held_out(splits, monkeypatch):
+def test_neither_a_copy_nor_part_of_a_group_is_held_out(splits, seen):
     """Each image of train has a copy; every third image of train and val is in one of ten groups."""
-    seen = []
-    monkeypatch.setattr(
-        fitting.Classes,
-        "row",
-        lambda self, arrays, train, val: seen.append((train, val)) or {"val_top1": 1, "val_loss": 0},
-    )
     train, val = splits["train"], splits["val"]
     copies = replace(train, image_ids=[f"{image_id}~1" for image_id in train.image_ids])
     info, description = feature_files.describe(PLACE)
