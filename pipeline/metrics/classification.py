@@ -289,12 +289,12 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
         gaps[np.arange(len(correct)), _bins(confidence)] = confidence - correct
         parts += [log_losses(columns["probability_of_truth"]), columns["brier"], *gaps.T]
     sums, of_classes = bootstrap.sums(weights, np.column_stack(parts), _members_of_classes(columns))
-    num_images = weights.sum(1, dtype=np.int64).astype(np.float64)
+    right, missed, mistaken = np.split(of_classes, 3, axis=1)
+    num_of_class, num_predicted = right + missed, right + mistaken
     with np.errstate(invalid="ignore"):  # a resample without images
-        shares = sums / num_images[:, None]
+        shares = sums / num_of_class.sum(1, keepdims=True)
     result["top1"] = result["micro_f1"] = shares[:, 0]
     result[top_k.removeprefix("correct_")] = shares[:, 1]
-    num_of_class, num_predicted, right = np.split(of_classes, 3, axis=1)
     with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
         result["balanced_accuracy"] = bootstrap.defined_mean(right / num_of_class)
         result["macro_f1"] = bootstrap.defined_mean(2 * right / (num_of_class + num_predicted))
@@ -324,12 +324,12 @@ def metrics(
 
 
 def _members_of_classes(columns: dict[str, np.ndarray]) -> Any:
-    """[N, 3 K] sparse: of each image its true class, the predicted one, and the class where both agree."""
+    """[N, 3 K] sparse: an image that is right in its class; any other in its class, and in the predicted one."""
     from scipy import sparse  # type: ignore[import-untyped]
 
     labels, predicted, correct = columns["label"], columns["predicted"], columns["correct"]
     num_classes = int(max(labels.max(), predicted.max())) + 1
-    images, once = np.arange(len(labels)), np.ones(len(labels))
-    where = np.concatenate([labels, predicted + num_classes, labels + 2 * num_classes])
-    flags = np.concatenate([once, once, correct])
-    return sparse.csc_array((flags, (np.tile(images, 3), where)), (len(labels), 3 * num_classes))
+    right, wrong = np.flatnonzero(correct), np.flatnonzero(~correct)
+    images = np.concatenate([right, wrong, wrong])
+    where = np.concatenate([labels[right], labels[wrong] + num_classes, predicted[wrong] + 2 * num_classes])
+    return sparse.csc_array((np.ones(len(images)), (images, where)), (len(labels), 3 * num_classes))
