@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,6 +15,8 @@ from pipeline.ops.masks import boxes_of
 from pipeline.structures import IGNORE, DatasetInfo, Objects, Sample, Segments
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network for a newer version
+# its import goes without this half, which gives tensors and loads torch, where that fails: two seconds in each process
+sys.modules.setdefault("albumentations.pytorch", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
     from albumentations import Compose

@@ -45,10 +45,11 @@ def run(params: Params, name: str) -> None:
         for split_name in source.info.counts:
             for batch in source.split(split_name).table.to_batches():
                 writer.add_batch(split_name, batch)
+        make = functools.partial(make, scratch=writer.folder)
         blocks = block_map(make, progress(range(num), f"augment {name}"), name=lambda index: names[index].as_py())
         writer.moments = np.zeros((3, info.channels), np.int64)
-        for _, (copies, moments) in blocks:
-            writer.add_batch("train", copies)
+        for _, (file, moments) in blocks:
+            writer.add_batch("train", _taken(file))
             writer.moments += moments
     write_report(paths.augmented(name), paths.data_report(name), num_originals=num)
 
@@ -67,9 +68,19 @@ def _train(folder: Path) -> Split:
 
 
 def _copies(
-    indices: list[int], *, folder: Path, policy: str, seed: int, copies: int, min_visibility: float
-) -> tuple[pa.RecordBatch, np.ndarray]:
-    """The rows of all copies of some images of the train split, and the `images.moments` of them and of the images."""
+    indices: list[int], *, folder: Path, policy: str, seed: int, copies: int, min_visibility: float, scratch: Path
+) -> tuple[Path, np.ndarray]:
+    """A file with the rows of all copies of some images of the train split, and the `images.moments` of both.
+
+    Args:
+        indices: of the images.
+        folder: of the store.
+        policy: transforms as JSON.
+        seed: of the augmentation.
+        copies: of each image.
+        min_visibility: as `augmentation.compose` takes it.
+        scratch: the folder to write to; half a gigabyte of pixels takes longer through a pipe.
+    """
     split, steps = _train(folder), _policy(policy, min_visibility)
     rows, moments = [], np.zeros((3, split.info.channels), np.int64)
     for index in indices:
@@ -79,7 +90,17 @@ def _copies(
             copy = augmentation.augmented(sample, steps, split.info, seed=seed, number=number, partners=split)
             moments += _moments(copy.image)
             rows.append(to_row(copy, encode_png(copy.image, level=1)))
-    return to_batch(rows), moments
+    batch, file = to_batch(rows), scratch / f"{indices[0]}.copies"
+    with pa.ipc.new_file(str(file), batch.schema) as writer:
+        writer.write_batch(batch)
+    return file, moments
+
+
+def _taken(file: Path) -> pa.RecordBatch:
+    """The rows that `_copies` wrote; the file's name is gone, its bytes stay as long as the rows."""
+    batch = pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
+    file.unlink()
+    return batch
 
 
 def _moments(image: np.ndarray) -> np.ndarray:

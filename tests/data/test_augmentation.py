@@ -259,3 +259,14 @@ def test_import_asks_no_network():
     environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "1"
+
+
+def test_a_policy_loads_no_torch():
+    code = (
+        "import sys\n"
+        "from pipeline.data.augmentation import compose\n"
+        f"compose([{FLIP!r}], {WHERE!r})\n"
+        "print('albumentations' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

@@ -85,6 +85,7 @@ def test_copies_stand_after_the_originals_and_other_splits_stay(project: Path, m
     assert ids[:NUM_TRAIN] == raw.split("train").column("image_id")
     assert ids[NUM_TRAIN : NUM_TRAIN + 4] == ["00~1", "00~2", "01~1", "01~2"]
     assert augmented.split("val").table.equals(raw.split("val").table)
+    assert not [path.name for path in paths.augmented("varied").iterdir() if path.suffix not in (".arrow", ".json")]
     pictures = sorted(path.name for path in (paths.data_report("varied") / "pictures").iterdir())
     assert pictures == ["preview.png", "preview_semantic.png"]
 
