@@ -38,8 +38,8 @@ def weights(
     # row by row of one stream: the first resamples do not depend on how many follow
     for rows in slices(num_resamples, num_groups, 2**16):
         num = rows.stop - rows.start
-        chosen = rng.integers(0, max(num_groups, 1), (num, num_groups), dtype=np.int32)
-        cells = chosen + num_groups * np.arange(num)[:, None]
+        cells = rng.integers(0, max(num_groups, 1), (num, num_groups))
+        cells += num_groups * np.arange(num)[:, None]
         drawn[rows] = np.bincount(cells.ravel(), minlength=cells.size).reshape(cells.shape)
     return drawn[:, members] if groups is not None else drawn
 

@@ -129,7 +129,7 @@ def rankings(
     if compiled is None:
         compiled = weights.size * num_classes >= COMPILED_FROM or COMPILED in sys.modules
     auroc, precision = (np.full((len(weights), num_classes), np.nan) for _ in range(2))
-    cells, kind = (2**23, np.uint16) if compiled else (2**18, np.int32)  # what is fastest, by trial
+    cells, kind = (2**26, np.uint16) if compiled else (2**18, np.int32)  # what is fastest, by trial
     chosen = bootstrap.slices(len(weights), num_images, cells)
     blocks = [np.ascontiguousarray(weights[rows].T, dtype=kind) for rows in chosen]
     total = weights.sum(1, dtype=np.int64).astype(np.float64)
