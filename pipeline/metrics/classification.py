@@ -266,8 +266,8 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
     """The figures of `METRICS` for weighted images.
 
     Args:
-        table: N rows of `per_image`; without `scores` auroc and average_precision are undefined, without
-            `probability_of_truth` log_loss, brier and ece are.
+        table: N rows of `per_image`, where `correct` may be a chance, 0..1; without `scores` auroc and
+            average_precision are undefined, without `probability_of_truth` log_loss, brier and ece are.
         weights: [R, N] integers, how often each image counts.
 
     Returns:
@@ -289,8 +289,8 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
         gaps[np.arange(len(correct)), _bins(confidence)] = confidence - correct
         parts += [log_losses(columns["probability_of_truth"]), columns["brier"], *gaps.T]
     sums, of_classes = bootstrap.sums(weights, np.column_stack(parts), _members_of_classes(columns))
-    right, missed, mistaken = np.split(of_classes, 3, axis=1)
-    num_of_class, num_predicted = right + missed, right + mistaken
+    settled, unsettled, taken_for, shares_right = np.split(of_classes, 4, axis=1)
+    num_of_class, num_predicted, right = settled + unsettled, settled + taken_for, settled + shares_right
     with np.errstate(invalid="ignore"):  # a resample without images
         shares = sums / num_of_class.sum(1, keepdims=True)
     result["top1"] = result["micro_f1"] = shares[:, 0]
@@ -324,12 +324,19 @@ def metrics(
 
 
 def _members_of_classes(columns: dict[str, np.ndarray]) -> Any:
-    """[N, 3 K] sparse: an image that is right in its class; any other in its class, and in the predicted one."""
+    """[N, 4 K] sparse: what is right stands in its class; all else in its class, the predicted one, and by its chance.
+
+    The last is empty but where `correct` is a chance.
+    """
     from scipy import sparse  # type: ignore[import-untyped]
 
     labels, predicted, correct = columns["label"], columns["predicted"], columns["correct"]
     num_classes = int(max(labels.max(), predicted.max())) + 1
-    right, wrong = np.flatnonzero(correct), np.flatnonzero(~correct)
-    images = np.concatenate([right, wrong, wrong])
-    where = np.concatenate([labels[right], labels[wrong] + num_classes, predicted[wrong] + 2 * num_classes])
-    return sparse.csc_array((np.ones(len(images)), (images, where)), (len(labels), 3 * num_classes))
+    is_settled = (correct == 1) & (labels == predicted)
+    settled, unsettled = np.flatnonzero(is_settled), np.flatnonzero(~is_settled)
+    partly = np.flatnonzero(~is_settled & (correct != 0))
+    images = np.concatenate([settled, unsettled, unsettled, partly])
+    of_images = (labels[settled], labels[unsettled], predicted[unsettled], labels[partly])
+    where = np.concatenate([of + place * num_classes for place, of in enumerate(of_images)])
+    values = np.concatenate([np.ones(len(images) - len(partly)), correct[partly]])
+    return sparse.csc_array((values, (images, where)), (len(labels), 4 * num_classes))

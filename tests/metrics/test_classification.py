@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn import metrics as oracle
 
@@ -164,6 +165,17 @@ def test_a_table_without_scores_leaves_only_rankings_undefined():
     table = classification.per_image(scores=scores, labels=labels).drop_columns(["scores"])
     result = classification.resampled(table, np.ones((1, 400), np.uint16))
     assert {name for name, value in result.items() if np.isnan(value[0])} == {"auroc", "average_precision"}
+
+
+def test_images_can_be_right_by_chance():
+    chances = {"correct": [0.25, 0.5, 0.0, 1.0], "correct_top5": [0.5, 0.5, 1.0, 1.0]}
+    table = pa.table({"label": [0, 0, 1, 2], "predicted": [0, 0, 0, 2], **chances})
+    result = classification.resampled(table, np.array([[1, 1, 1, 1], [2, 0, 1, 1]], np.uint16))
+    # right in each class: 0.75 of 2, 0 of 1, 1 of 1; predicted 3, 0 and 1 times
+    assert result["top1"] == pytest.approx([1.75 / 4, 1.5 / 4])
+    assert result["top5"] == pytest.approx([3 / 4, 3 / 4])
+    assert result["balanced_accuracy"] == pytest.approx([(0.375 + 0 + 1) / 3, (0.25 + 0 + 1) / 3])
+    assert result["macro_f1"] == pytest.approx([(1.5 / 5 + 0 + 1) / 3, (1.0 / 5 + 0 + 1) / 3])
 
 
 def test_resamples_without_images_are_undefined():
