@@ -59,20 +59,32 @@ COLUMNS = {
 }
 
 
-def encode_png(image: np.ndarray, level: int = 6) -> bytes:
+def encode_png(image: np.ndarray, quick: bool = False) -> bytes:
     """Lossless PNG bytes of a [H, W], [H, W, 1] or [H, W, 3] uint8 image, without metadata.
 
     Args:
         image: the pixels.
-        level: effort of zlib, 1 to 9; at 1 a photograph takes a quarter of the time and 2% more room.
+        quick: whether to take an eighth of the time and a fifth more room, for what is many and made anew at will;
+            loads OpenCV.
     """
+    if quick:
+        return _quick_png(image)
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(
-        buffer, "PNG", compress_level=level
-    )
+    Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _quick_png(image: np.ndarray) -> bytes:
+    """Each byte as the difference from its pixel's neighbour, of which only runs are packed; Pillow tries five ways."""
+    import cv2
+
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
+    is_grey = image.ndim == 2 or image.shape[2] == 1
+    pixels = np.ascontiguousarray(image) if is_grey else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return bytes(cv2.imencode(".png", pixels, options)[1])
 
 
 def decode_image(data: bytes, channels: int = 3) -> np.ndarray:

@@ -89,7 +89,7 @@ def _copies(
         for number in range(1, copies + 1):
             copy = augmentation.augmented(sample, steps, split.info, seed=seed, number=number, partners=split)
             moments += _moments(copy.image)
-            rows.append(to_row(copy, encode_png(copy.image, level=1)))
+            rows.append(to_row(copy, encode_png(copy.image, quick=True)))
     batch, file = to_batch(rows), scratch / f"{indices[0]}.copies"
     with pa.ipc.new_file(str(file), batch.schema) as writer:
         writer.write_batch(batch)

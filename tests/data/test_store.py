@@ -46,6 +46,18 @@ def test_encoded_bytes_of_the_source_are_kept(info, sample, tmp_path):
     assert Store(tmp_path / "toy").split("train").row(0)["image"] == source
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (7, 5, 1), (7, 5, 3), (1, 1, 3)])
+def test_quick_png_is_lossless_and_holds_nothing_else(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)[::-1]
+    encoded = store.encode_png(image, quick=True)
+    assert np.array_equal(store.decode_image(encoded, 3 if shape[-1] == 3 else 1).squeeze(), image.squeeze())
+    chunks, place = [], 8
+    while place < len(encoded):
+        chunks.append(encoded[place + 4 : place + 8])
+        place += 12 + int.from_bytes(encoded[place : place + 4])
+    assert chunks == [b"IHDR", b"IDAT", b"IEND"]
+
+
 def test_segment_ids_up_to_24_bits_come_back():
     ids = np.array([[0, 255, 256], [65535, 65536, 2**24 - 1]], np.int32)
     assert np.array_equal(store.decode_ids(store.encode_ids(ids)), ids)
