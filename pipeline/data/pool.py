@@ -21,7 +21,7 @@ from pipeline.machine import cores
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CHUNK_SECONDS = 0.05  # long beside what handing over a chunk costs (0.2 ms), short enough that few results wait
+CHUNK_SECONDS = 0.1  # long beside what handing over a chunk costs (0.2 to 1 ms), short enough that few results wait
 MAX_CHUNK = 256
 AHEAD = 3  # chunks per process that are under way; memory is bounded by them
 

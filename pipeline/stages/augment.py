@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import paths
-from pipeline.data import augmentation, images
+from pipeline.data import augmentation
 from pipeline.data.pool import block_map
 from pipeline.data.statistics import statistics
 from pipeline.data.store import Split, Store, encode_png, to_batch, to_row, writing
@@ -104,9 +104,13 @@ def _taken(file: Path) -> pa.RecordBatch:
 
 
 def _moments(image: np.ndarray) -> np.ndarray:
-    from PIL import Image
+    """`images.moments` by OpenCV, which is loaded here, in a third of the time."""
+    import cv2
 
-    return images.moments(Image.fromarray(image[..., 0] if image.shape[2] == 1 else image))
+    channels = cv2.split(image)
+    # the norm is a root squared again, off by a millionth
+    sums = [(image[..., 0].size, round(cv2.sumElems(of)[0]), round(cv2.norm(of, cv2.NORM_L2SQR))) for of in channels]
+    return np.array(sums, np.int64).T
 
 
 def write_report(folder: Path, report: Path, num_originals: int) -> None:

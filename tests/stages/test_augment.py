@@ -100,6 +100,15 @@ def test_a_copy_depends_on_its_own_image_and_partners_alone(project: Path, monke
     assert {name: three[name] for name in one} == one
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_moments_are_those_of_the_pixels_to_the_last_digit(channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (700, 900, channels), dtype=np.uint8)
+    image[:300] = 255
+    values = image.reshape(-1, channels).astype(object)
+    expected = [[630_000] * channels, values.sum(0).tolist(), (values**2).sum(0).tolist()]
+    assert augment._moments(image).tolist() == expected
+
+
 def test_what_a_store_cannot_hold_is_refused_before_any_work(project: Path) -> None:
     with pytest.raises(ParamsError, match=r"augmentations\.varied\.transforms: the semantic truth of two blended"):
         augment.run(params([{"preset": "mixup"}]), "varied")
