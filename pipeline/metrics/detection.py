@@ -221,7 +221,7 @@ def evaluate_detections(
         kind: what overlaps: boxes, masks or keypoints.
         rule: a key of `average_precision.RULES`. `coco` gives COCO's figures, equal to pycocotools; the others average
             precision alone, matched as each is published: VOC lets a detection compete only for the truth it overlaps
-            most and takes crowds for "difficult".
+            most and takes crowds for "difficult", overlapped as all others.
         iou_thresholds: ascending; COCO's ten, or .5 by the rules of VOC and YOLO.
         max_detections: of each class in an image, ascending; the last is the most that is judged. COCO's 1, 10, 100
             (keypoints: 20); no limit by the rules of VOC and YOLO.
@@ -545,17 +545,18 @@ def _overlap(
 ) -> tuple[Overlap, np.ndarray, np.ndarray]:
     """The overlap of pairs, the area of each detection, and which truths show nothing that could be found."""
     nothing = np.zeros(len(truth.images), bool)
+    crowds = nothing if rule.startswith("voc") else truth.iscrowd  # a difficult object overlaps as all others
     if kind == "boxes":
         boxes, truth_boxes = shown.boxes_xywh, truth.boxes_xywh
         if rule == "voc_all_devkit":
             pixel = np.array([0, 0, 1, 1])
             boxes, truth_boxes = boxes + pixel, truth_boxes + pixel
-        overlap = overlaps.of_boxes(boxes, truth_boxes, truth.iscrowd, compiled=compiled)
+        overlap = overlaps.of_boxes(boxes, truth_boxes, crowds, compiled=compiled)
         return overlap, boxes[:, 2] * boxes[:, 3], nothing
     if kind == "masks":
         if shown.masks is None or truth.masks is None:
             raise ValueError("masks are to be judged and there are none")
-        return overlaps.of_masks(shown.masks, truth.masks, truth.iscrowd), shown.masks.areas.astype(np.float64), nothing
+        return overlaps.of_masks(shown.masks, truth.masks, crowds), shown.masks.areas.astype(np.float64), nothing
     if shown.keypoints is None or truth.keypoints is None:
         raise ValueError("keypoints are to be judged and there are none")
     num = max(shown.keypoints.shape[1], truth.keypoints.shape[1])

@@ -118,6 +118,21 @@ def test_voc_leaves_difficult_objects_out_and_has_no_limit_of_detections():
     assert limited.metrics == {"map50": 0.0}
 
 
+@pytest.mark.parametrize("kind", ["boxes", "masks"])
+def test_voc_overlaps_difficult_objects_as_all_others(kind):
+    # truths of 10 x 10 and, difficult, of 60 x 60 pixels around it: IoU of the first detection is 90/100 and 90/3600
+    # (all of it lies inside), that of the second 100/3600, which is too little to be ignored
+    corner = [[0, 0, 10, 10], [0, 0, 60, 60.0]]
+    target = Objects(np.array(corner), np.zeros(2, int), np.array([100.0, 3600.0]), np.array([False, True]))
+    shown = Detections(np.array([[0, 0, 10, 9], [30, 30, 40, 40.0]]), np.array([0.8, 0.9]), np.zeros(2, int))
+    for of in (target, shown):
+        of.masks = np.zeros((2, 60, 60), bool)
+        for mask, (x1, y1, x2, y2) in zip(of.masks, of.boxes.astype(int), strict=True):
+            mask[y1:y2, x1:x2] = True
+    result = evaluate_detections(predictions=[shown], targets=[target], num_classes=1, rule="voc_all", kind=kind)
+    assert result.metrics == {"map50": pytest.approx(1 / 2)}  # wrong, then right
+
+
 def test_several_thresholds_have_a_mean():
     predictions, targets = the_set()
     result = evaluate_detections(
