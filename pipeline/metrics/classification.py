@@ -4,7 +4,6 @@ All figures are made from the columns of `per_image` and a weight per image: one
 everywhere, a bootstrap resample how often each image was drawn.
 """
 
-import re
 import sys
 from typing import Any, NamedTuple
 
@@ -267,40 +266,42 @@ def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:
 
     Args:
         table: N rows of `per_image`, where `correct` may be a chance, 0..1; without `scores` auroc and
-            average_precision are undefined, without `probability_of_truth` log_loss, brier and ece are.
+            average_precision are undefined, without `probability_of_truth` log_loss, brier and ece are. It has the
+            `top<k>` of its columns.
         weights: [R, N] integers, how often each image counts.
 
     Returns:
         Name to [R] float64, NaN where undefined. balanced_accuracy is over the classes that have images, macro_f1
         over those that have images or were predicted, auroc and average_precision over those that have images.
     """
-    top_k = next(name for name in table.column_names if name.startswith("correct_top"))
-    names = [top_k.removeprefix("correct_") if re.fullmatch(r"top\d+", name) else name for name in list(METRICS)[1:]]
+    top_ks = [name.removeprefix("correct_") for name in table.column_names if name.startswith("correct_top")]
+    names = [name for name in METRICS if name != "top5"]
     undefined = np.full(len(weights), np.nan)
-    result = dict.fromkeys(("top1", *names), undefined)
+    result = dict.fromkeys(("top1", *top_ks, *names), undefined)
     if not table.num_rows:
         return result
     columns = {name: table.column(name).to_numpy() for name in table.column_names if name != "scores"}
     correct = columns["correct"]
-    parts = [correct, columns[top_k]]
+    parts = {"top1": correct} | {name: columns[f"correct_{name}"] for name in top_ks}
+    gaps = np.zeros((len(correct), 0))
     if "probability_of_truth" in columns:
         confidence = columns["probability_of_predicted"].astype(np.float64)
         gaps = np.zeros((len(correct), NUM_BINS))
         gaps[np.arange(len(correct)), _bins(confidence)] = confidence - correct
-        parts += [log_losses(columns["probability_of_truth"]), columns["brier"], *gaps.T]
-    sums, of_classes = bootstrap.sums(weights, np.column_stack(parts), _members_of_classes(columns))
+        parts |= {"log_loss": log_losses(columns["probability_of_truth"]), "brier": columns["brier"]}
+    values = np.column_stack([*parts.values(), *gaps.T])
+    sums, of_classes = bootstrap.sums(weights, values, _members_of_classes(columns))
     settled, unsettled, taken_for, shares_right = np.split(of_classes, 4, axis=1)
     num_of_class, num_predicted, right = settled + unsettled, settled + taken_for, settled + shares_right
     with np.errstate(invalid="ignore"):  # a resample without images
         shares = sums / num_of_class.sum(1, keepdims=True)
-    result["top1"] = result["micro_f1"] = shares[:, 0]
-    result[top_k.removeprefix("correct_")] = shares[:, 1]
+    result |= dict(zip(parts, shares.T, strict=False))
+    result["micro_f1"] = result["top1"]
     with np.errstate(invalid="ignore"):  # a class that a resample lacks is 0 / 0
         result["balanced_accuracy"] = bootstrap.defined_mean(right / num_of_class)
         result["macro_f1"] = bootstrap.defined_mean(2 * right / (num_of_class + num_predicted))
     if "probability_of_truth" in columns:
-        result["log_loss"], result["brier"] = shares[:, 2], shares[:, 3]
-        result["ece"] = np.abs(shares[:, 4:]).sum(1)
+        result["ece"] = np.abs(shares[:, len(parts) :]).sum(1)
     if "scores" in table.column_names:
         scores = bootstrap.as_matrix(table, "scores")
         both = rankings(scores=scores, labels=columns["label"], weights=weights)
