@@ -94,7 +94,7 @@ class RunComparison:
         params: what differs in the params that it reads.
         code: files of the package that its stages depend on and that differ.
         data: stages before it whose outputs differ.
-        unequal: lines of the protocol that differ; with any, figures are not subtracted.
+        unequal: lines of the protocol and classes that differ; with any, figures are not subtracted.
         differences: one per metric; empty where the sides cannot be compared.
     """
 
@@ -227,6 +227,7 @@ def _judged(title: str, base: Arm | None, head: Arm | None, *, num_resamples: in
     rules = base.pairs("protocol"), head.pairs("protocol")
     known_figures = {*base.figures} | {*head.figures}
     result.unequal = judging.unequal_rules(*rules, known_figures)
+    result.unequal += judging.unequal_classes(*(arm.content.get("per_class") or [] for arm in (base, head)))
     if not result.unequal:
         own = {change.what for change in changes(*rules)} & known_figures  # rules of one metric alone
         shared = [name for name in base.figures if name in head.figures and name not in own]

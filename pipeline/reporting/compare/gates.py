@@ -74,7 +74,7 @@ def _outcome(run: RunComparison, metric: str, gate: Gate) -> Outcome:
         return Outcome(run.title, metric, False, f"not comparable: the protocols differ in {what}")
     difference = next((one for one in run.differences if one.metric == metric), None)
     if difference is not None and difference.verdict == NOT_COMPARABLE:
-        return Outcome(run.title, metric, False, "not comparable: its rule differs")
+        return Outcome(run.title, metric, False, "not comparable: its rule or the code behind it differs")
     if difference is None or difference.difference is None:
         return Outcome(run.title, metric, False, "undefined in the base")
     sign = -1 if is_lower_better else 1

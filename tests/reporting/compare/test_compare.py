@@ -215,9 +215,20 @@ def test_a_gate_on_a_metric_whose_own_rule_differs_cannot_be_held(repository: Re
         repository.commit(str(bins))
     found = compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=200)
     ece, top1 = gates.judge(found, {"one": {"ece": Gate(min_delta=0.0), "top1": Gate(min_delta=0.0)}})
-    assert (ece.passed, ece.reason) == (False, "not comparable: its rule differs")
+    assert (ece.passed, ece.reason) == (False, "not comparable: its rule or the code behind it differs")
     assert top1.passed
     assert "n/a" in words.metric_row("classification", found.runs[0].differences[-1]), "nor does the table subtract"
+
+
+def test_classes_that_differ_are_told_and_no_figure_is_subtracted(repository: Repository) -> None:
+    place = repository.folder / "reports/runs/one/metrics.json"
+    for names, found in ((["cat", "dog"], scores(1, 0.6)), (["cat", "hound"], scores(1, 0.6, mended=40))):
+        repository.run("one", found)
+        rows = [{"class": name} for name in names]
+        place.write_text(json.dumps({**json.loads(place.read_text()), "per_class": rows}))
+        repository.commit(names[1])
+    (run,) = compare(resolve("HEAD~1"), resolve("HEAD"), num_resamples=200).runs
+    assert (run.verdict, run.unequal, run.differences) == ("not comparable", [Change("classes", "dog", "hound")], [])
 
 
 def test_a_gate_knows_which_way_is_better(planted: Comparison) -> None:
