@@ -45,7 +45,7 @@ def classification(truth: Path, predictions: Path, classes: Path | None, images:
         if item.label is None:
             raise PipelineError(f"{truth.name}#{item.file_name} class: missing; fix: write it")
         labels[item.file_name] = item.label
-    scores, probabilities = _scores(predictions, source.info.classes)
+    scores, are_scores, probabilities = _scores(predictions, source.info.classes)
     in_order = sets.in_order(predictions.name, scores, list(labels))
     split = sets.split(
         sets.info(["classification"], source.info.classes),
@@ -55,11 +55,11 @@ def classification(truth: Path, predictions: Path, classes: Path | None, images:
     )
     columns = {"image_id": list(labels), "scores": pa.array(in_order, pa.list_(pa.float32()))}
     found = sets.predictions(predictions.name, columns, {"probabilities": probabilities})
-    return judge(found, split, ClassificationEvaluation(top_k=TOP_K))
+    return judge(found, split, ClassificationEvaluation(top_k=TOP_K if are_scores else 1))
 
 
-def _scores(path: Path, classes: Sequence[str]) -> tuple[dict[str, list[float]], bool]:
-    """The scores [K] of each image, and whether they are probabilities; a class alone is a score of 1."""
+def _scores(path: Path, classes: Sequence[str]) -> tuple[dict[str, list[float]], bool, bool]:
+    """The scores [K] of each image, whether the file has any (a class alone is a score of 1), as probabilities."""
     header, rows = tables.fields_of(path, path.name)
     file = next((name for name in header if name.lower() in tables.NAMES["file"]), None)
     if file is None:
@@ -87,7 +87,7 @@ def _scores(path: Path, classes: Sequence[str]) -> tuple[dict[str, list[float]],
             )
     matrix = np.array(list(found.values())).reshape(-1, len(classes))
     sums_to_one = bool((matrix >= 0).all() and (np.abs(matrix.sum(1) - 1) <= SUM_ERROR).all())
-    return found, not missing and sums_to_one
+    return found, not missing, not missing and sums_to_one
 
 
 def _number(place: str, text: str) -> float:

@@ -141,6 +141,16 @@ def test_classes_and_scores_of_classes(tmp_path, capsys):
     assert figures(tmp_path)["log_loss"] is None  # a class alone says nothing of its chance
 
 
+def test_a_class_alone_has_no_second_guess(tmp_path):
+    truth = {f"{index}.jpg": f"c{index}" for index in range(10)}
+    for name, shift in (("truth", 0), ("found", 1)):
+        rows = [f"{file},c{(int(label[1:]) + shift) % 10}" for file, label in truth.items()]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["file,class", *rows]) + "\n")
+    assert score(tmp_path, "classification") == 0
+    assert figures(tmp_path)["top1"] == 0
+    assert "top5" not in figures(tmp_path)  # the other nine are equal: of these the first four are no answer
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_scores_of_classes_are_read_as_truth_is(tmp_path, delimiter):
     for name, rows in (
