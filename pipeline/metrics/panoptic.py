@@ -66,22 +66,25 @@ def match(*, prediction: Segments, target: Segments, num_classes: int, iscrowd: 
     """Matches the segments of one image.
 
     Args:
-        prediction: ids [H, W], 0 where nothing is predicted; every other id is among its `segment_ids`.
+        prediction: ids [H, W], 0 where nothing is predicted; every other id is among its `segment_ids`, of which each
+            has a pixel.
         target: ids [H, W]; what is not among its `segment_ids` is void.
         num_classes: K, labels are 0 to K - 1.
         iscrowd: [S] bool, of the segments of `target`; None for none.
 
     Raises:
-        ValueError: sizes differ, or the prediction has an id or a label that is not known.
+        ValueError: sizes differ, or the prediction has an id or a label that is not known, or a segment of no pixel.
     """
     if prediction.ids.shape != target.ids.shape:
         raise ValueError(f"a prediction of {prediction.ids.shape} pixels for a truth of {target.ids.shape}")
     for of in (prediction, target):
         for label in of.labels[(of.labels < 0) | (of.labels >= num_classes)][:1]:
             raise ValueError(f"label {label} of {num_classes} classes")
-    crowd = np.zeros(len(target.labels), bool) if iscrowd is None else iscrowd
+    crowd = np.zeros(len(target.labels), bool) if iscrowd is None else np.asarray(iscrowd, bool)
     shared = _intersections(target, prediction)
     areas, on_void, shared = shared.sum(0)[:-1], shared[-1, :-1], shared[:-1]
+    for index in np.flatnonzero(areas == 0)[:1]:
+        raise ValueError(f"segment {prediction.segment_ids[index]} of the prediction has no pixel")
     true_areas, shared = shared.sum(1), shared[:, :-1]
     union = true_areas[:, None] + areas - shared - on_void
     comparable = (target.labels[:, None] == prediction.labels) & ~crowd[:, None]

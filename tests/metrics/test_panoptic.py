@@ -199,6 +199,19 @@ def test_what_cannot_be_matched_is_refused():
             panoptic.evaluate(predictions=[bad], targets=[good], classes=CLASSES, is_thing=IS_THING)
 
 
+def test_a_predicted_segment_without_a_pixel_is_refused():
+    """As panopticapi does; it would count as a mistake."""
+    target = segments([[1, 1, 2, 2]], [0, 2])
+    with pytest.raises(ValueError, match="segment 3 of the prediction has no pixel"):
+        panoptic.match(prediction=segments([[1, 1, 2, 2]], [0, 2, 2]), target=target, num_classes=5)
+
+
+def test_crowds_may_be_told_by_0_and_1():
+    target = segments([[1, 1, 2, 2]], [0, 2])
+    counts = panoptic.match(prediction=target, target=target, num_classes=5, iscrowd=np.array([0, 1]))
+    assert (counts.tp.tolist(), counts.fn.tolist()) == ([1, 0, 0, 0, 0], [0] * 5)
+
+
 @pytest.mark.parametrize(("kind", "other"), [("things", "stuff"), ("stuff", "things")])
 def test_classes_of_one_kind_have_no_figures_of_the_other(kind, other):
     pairs = [random_pair(np.random.default_rng(seed)) for seed in range(4)]

@@ -120,6 +120,7 @@ def test_panoptic_maps_worked_by_hand(tmp_path):
         ([{"id": 7}], "category_id: missing"),
         ([{"id": 6, "category_id": 5}], "segment 7 of the prediction is not in its list"),
         ([{"id": 7, "category_id": 5}] * 2, "two segments share an id"),
+        ([{"id": 7, "category_id": 5}, {"id": 8, "category_id": 5}], "segment 8 of the prediction has no pixel"),
     ],
 )
 def test_wrong_segments_are_named(tmp_path, capsys, segments, says):
