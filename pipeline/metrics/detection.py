@@ -232,13 +232,18 @@ def evaluate_detections(
     Raises:
         ValueError: what cannot be judged: numbers that differ, a box or score that is not finite (pycocotools counts a
             NaN box as a perfect match), a box whose corners are swapped, a label that is no class, a missing mask or
-            keypoints, a mask whose run lengths are not those of its size; thresholds or limits that do not ascend.
+            keypoints, a mask whose run lengths are not those of its size; thresholds or limits that do not ascend, a
+            threshold outside of 0..1.
     """
     if rule not in average_precision.RULES:
         raise ValueError(f"no rule {rule!r}; there are {', '.join(average_precision.RULES)}")
     for name, values in (("iou_thresholds", iou_thresholds), ("max_detections", max_detections)):
         if values is not None and not (len(values) and (np.diff(values) > 0).all()):
             raise ValueError(f"{name} {list(values)} do not ascend; fix: give one or more, each above the one before")
+    if iou_thresholds is not None and not 0 < iou_thresholds[0] <= iou_thresholds[-1] <= 1:
+        raise ValueError(f"iou_thresholds {list(iou_thresholds)} must be above 0 and at most 1")
+    if max_detections is not None and max_detections[0] < 1:
+        raise ValueError(f"max_detections {list(max_detections)} must be 1 or more")
     if isinstance(predictions, DetectionColumns) or isinstance(targets, ObjectColumns):
         if num_images is None:
             raise ValueError("columns say nothing of images without objects; fix: give num_images")

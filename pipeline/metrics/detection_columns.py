@@ -18,7 +18,7 @@ Kind = Literal["boxes", "masks", "keypoints"]
 
 @dataclass
 class Detections:
-    """What was found in one image.
+    """What was found in one image; lists and whole numbers become arrays.
 
     Attributes:
         boxes: [N, 4] xyxy in pixels.
@@ -34,10 +34,20 @@ class Detections:
     masks: Sequence[Any] | None = None
     keypoints: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        self.boxes, self.scores, self.labels = _floats(self.boxes), _floats(self.scores), np.asarray(self.labels)
+        if not self.boxes.size:
+            self.boxes = self.boxes.reshape(0, 4)
+        if self.boxes.shape[1:] != (4,):
+            raise ValueError(f"boxes must be [N, 4], got {self.boxes.shape}")
+        self.labels = self.labels.astype(np.int64, copy=False)
+
 
 @dataclass
 class DetectionColumns:
     """What was found in all images, N detections in columns: the form in which large sets are read and judged.
+
+    Columns of another type are brought to theirs.
 
     Attributes:
         images: [N] int64, index of the image.
@@ -55,10 +65,13 @@ class DetectionColumns:
     masks: overlaps.Masks | None = None
     keypoints: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        _bring_to_types(self)
+
 
 @dataclass
 class ObjectColumns:
-    """The M truths of all images in columns.
+    """The M truths of all images in columns, brought to their types.
 
     Attributes:
         images, labels, boxes_xywh, masks, keypoints: as in `DetectionColumns`.
@@ -75,6 +88,23 @@ class ObjectColumns:
     masks: overlaps.Masks | None = None
     keypoints: np.ndarray | None = None
     ignored: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        _bring_to_types(self)
+
+
+def _floats(values: Any) -> np.ndarray:
+    """An array of floats; those of less than 64 bits stay."""
+    found = np.asarray(values)
+    return found if found.dtype.kind == "f" else found.astype(np.float64)
+
+
+def _bring_to_types(columns: DetectionColumns | ObjectColumns) -> None:
+    """Each column as documented: as indices 0 and 1 would not say what bools say, and narrow integers overflow."""
+    kinds = dict.fromkeys(("images", "labels"), np.int64) | dict.fromkeys(("iscrowd", "ignored"), np.bool_)
+    for name, values in vars(columns).items():
+        if name != "masks" and values is not None:
+            setattr(columns, name, np.asarray(values, kinds.get(name, np.float64)))
 
 
 def columns_of(predictions: Sequence[Detections], kind: Kind = "boxes") -> DetectionColumns:

@@ -47,11 +47,11 @@ def pair(prediction: Detections, target: Objects, iou_threshold: float) -> Pairi
     """
     found, truths = prediction.boxes.astype(np.float64), target.boxes.astype(np.float64)
     overlap = box_ops.iou(found, truths)
-    overlap[:, target.iscrowd] = 0
+    crowds = np.asarray(target.iscrowd, bool)
+    overlap[:, crowds] = 0
     same: np.ndarray = prediction.labels[:, None] == target.labels[None, :]
     order = np.argsort(-prediction.scores, kind="stable")
     truth_of = greedy(np.where(same, overlap, 0), order, iou_threshold)
-    crowds = target.iscrowd
     on_crowd = (box_ops.coverage(found, truths[crowds]) >= iou_threshold) & same[:, crowds]
     ignored = on_crowd.any(1) & (truth_of < 0)
     across = np.where(same, 0, overlap)
@@ -109,7 +109,7 @@ def outcome(*, prediction: Detections, target: Objects, iou_threshold: float = 0
     """
     pairing = pair(prediction, target, iou_threshold)
     right = pairing.truth_of >= 0
-    missed = ~target.iscrowd
+    missed = ~np.asarray(target.iscrowd, bool)
     missed[pairing.truth_of[right]] = False
     own: np.ndarray = prediction.labels[:, None] == target.labels[None, :]
     near = np.where(own, pairing.overlap, 0).max(0, initial=0)
@@ -138,7 +138,7 @@ def confusion(
         paired = partner >= 0
         np.add.at(matrix, (target.labels[partner[paired]], prediction.labels[paired]), 1)
         np.add.at(matrix, (num_classes, prediction.labels[~paired & ~pairing.ignored]), 1)
-        missed = ~target.iscrowd
+        missed = ~np.asarray(target.iscrowd, bool)
         missed[partner[paired]] = False
         np.add.at(matrix, (target.labels[missed], num_classes), 1)
     return matrix

@@ -105,7 +105,7 @@ def error_types(
         )
         pairing = pair(chosen, target, iou_threshold)
         kinds, mended, usable = _sort(chosen, target, pairing, iou_threshold, background_iou)
-        counted = ~target.iscrowd
+        counted = ~np.asarray(target.iscrowd, bool)
         unfound = counted.copy()
         unfound[pairing.truth_of[pairing.truth_of >= 0]] = False
         missed.append(unfound & ~usable)

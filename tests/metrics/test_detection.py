@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.metrics import detection
+from pipeline.metrics import detection, detection_confusion, detection_errors
 from pipeline.metrics.detection import Detections
 from pipeline.structures import Objects
 
@@ -258,6 +258,73 @@ def test_thresholds_and_limits_that_do_not_ascend_are_refused(rule, name, values
     with pytest.raises(ValueError, match=rf"^{name} \[.*\] do not ascend"):
         detection.evaluate_detections(**call, **{name: numbers})
     detection.evaluate_detections(**call, **{name: np.unique([1, *numbers])})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("iou_thresholds", [2]), ("iou_thresholds", [0, 0.5]), ("max_detections", [0, 10])]
+)
+def test_thresholds_and_limits_that_cannot_be_are_refused(name, values):
+    call = {"predictions": [found()], "targets": [objects([[0, 0, 5, 5]])], "num_classes": 1}
+    with pytest.raises(ValueError, match=rf"^{name} \[.*\] must be "):
+        detection.evaluate_detections(**call, **{name: values})
+    with pytest.raises(ValueError, match=r"^iou_thresholds \[nan\]"):
+        detection.evaluate_detections(**call, iou_thresholds=[np.nan])
+
+
+BOXES = [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]
+
+
+def test_detections_may_be_lists_and_whole_numbers():
+    plain = detection.evaluate_detections(
+        predictions=[found(BOXES, [0.9, 0.8, 0.75])], targets=[objects(BOXES[1:])], num_classes=1
+    )
+    for scores in ([0.9, 0.8, 0.75], np.array([90, 80, 75], np.uint8), np.array([3, 2, 1])):
+        shown = [Detections(BOXES, scores, [0, 0, 0]), Detections([], [], [])]
+        targets = [objects(BOXES[1:]), objects()]
+        result = detection.evaluate_detections(predictions=shown, targets=targets, num_classes=1)
+        assert result.metrics == plain.metrics
+        assert detection_errors.error_types(predictions=shown, targets=targets, num_classes=1).ap == pytest.approx(
+            2 / 3
+        )
+        matrix = detection_confusion.confusion(predictions=shown, targets=targets, num_classes=1)
+        assert matrix.tolist() == [[2, 0], [1, 0]]
+    with pytest.raises(ValueError, match=r"boxes must be \[N, 4\], got \(4, 3\)"):
+        Detections(np.zeros((4, 3)), np.zeros(4), np.zeros(4))
+
+
+@pytest.mark.parametrize("iscrowd", [[0, 0, 1], np.array([0, 0, 1], np.uint8)])
+def test_a_crowd_may_be_told_by_0_and_1_as_in_cocos_files(iscrowd):
+    """As indices they would make crowds of the first two."""
+    target, told = objects(BOXES, iscrowd=[False, False, True]), objects(BOXES)
+    told.iscrowd = np.array(iscrowd)
+    shown = [found(BOXES, [0.9, 0.8, 0.7])]
+    for judge in (detection.evaluate_detections, detection_errors.error_types, detection_confusion.confusion):
+        first, second = (judge(predictions=shown, targets=[one], num_classes=1) for one in (target, told))
+        assert str(first) == str(second)
+    for one in (target, told):
+        assert detection.outcome(prediction=shown[0], target=one).missed.tolist() == [False] * 3
+
+
+def test_columns_are_brought_to_their_types():
+    """Of float32 scores the bits would be read in pairs, and 16-bit images times classes overflow."""
+    num, num_classes = 400, 90
+    boxes = np.tile([[5, 5, 10, 10]], (num, 1))
+    labels = np.arange(num) % num_classes
+    scores = np.linspace(1, 0.1, num)
+
+    def result(kind, real, crowd):
+        images = np.arange(num).astype(kind)
+        shown = detection.DetectionColumns(images, labels.astype(kind), scores.astype(real), boxes.astype(real))
+        areas = np.full(num, 100, real)
+        truth = detection.ObjectColumns(images, labels.astype(kind), boxes.astype(real), areas, crowd)
+        return detection.evaluate_detections(
+            predictions=shown, targets=truth, num_classes=num_classes, num_images=num
+        ).metrics
+
+    expected = result(np.int64, np.float64, labels == 3)
+    assert expected["map"] == pytest.approx(1)
+    assert result(np.int16, np.float32, (labels == 3).astype(int)) == expected
+    assert result(np.uint16, np.float64, (labels == 3).tolist()) == expected
 
 
 @pytest.mark.parametrize("kind", ["masks", "keypoints"])
