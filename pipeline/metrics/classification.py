@@ -79,7 +79,7 @@ def brier_scores(*, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def confusion(*, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """[K, K] int64, images by true class (row) and predicted class (column); scores [N, K], labels [N]."""
     num_classes = scores.shape[1]
-    cells = labels * num_classes + scores.argmax(1)
+    cells = labels.astype(np.int64) * num_classes + scores.argmax(1)
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
@@ -124,6 +124,7 @@ def rankings(
     Returns:
         Two arrays [R, K]: AUROC, NaN where a class has no images or all, and average precision, NaN without images.
     """
+    scores = _floats(scores)
     num_images, num_classes = scores.shape
     if compiled is None:
         compiled = weights.size * num_classes >= COMPILED_FROM or COMPILED in sys.modules
@@ -230,7 +231,7 @@ def per_image(*, scores: np.ndarray, labels: np.ndarray, probabilities: bool = T
     """What `resampled` needs of each image.
 
     Args:
-        scores: [N, K] float32 or float64, one score per class.
+        scores: [N, K], one score per class; whole numbers become float64.
         labels: [N], true classes.
         probabilities: whether each row of `scores` is a distribution.
         top_k: the k of `top<k>`; from K on every prediction is right.
@@ -240,8 +241,11 @@ def per_image(*, scores: np.ndarray, labels: np.ndarray, probabilities: bool = T
         probability_of_predicted, log_loss and brier.
 
     Raises:
-        ValueError: a score is NaN, which no rank can be given to.
+        ValueError: a score is NaN, which no rank can be given to, or a label is no class.
     """
+    scores, labels = _floats(scores), np.asarray(labels, np.int64)
+    for index in np.flatnonzero((labels < 0) | (labels >= scores.shape[1]))[:1]:
+        raise ValueError(f"image {index}: label {labels[index]} of {scores.shape[1]} classes")
     for index in np.flatnonzero(np.isnan(scores).any(1))[:1]:
         raise ValueError(f"image {index}: a score is NaN; fix: give every class a number")
     ranks = rank_of_truth(scores=scores, labels=labels)
@@ -259,6 +263,11 @@ def per_image(*, scores: np.ndarray, labels: np.ndarray, probabilities: bool = T
         columns["brier"] = brier_scores(scores=scores, labels=labels)
     columns["scores"] = bootstrap.as_lists(scores)
     return pa.table(columns)
+
+
+def _floats(scores: np.ndarray) -> np.ndarray:
+    """Scores as they are, whole numbers as float64: the negative of a uint8 is one."""
+    return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
 
 
 def resampled(table: pa.Table, weights: np.ndarray) -> dict[str, np.ndarray]:

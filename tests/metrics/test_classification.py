@@ -229,6 +229,30 @@ def test_a_score_that_is_no_number_is_refused_by_its_image(place):
         classification.metrics(scores=scores, labels=np.array([1, 0, 1]))
 
 
+def test_whole_numbers_of_any_width_are_labels_and_scores():
+    """Of 8 bits, -1 is 255 and 4 * 100 is 144."""
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(0, 200, (300, 100)), rng.integers(0, 100, 300)
+    for kind in (np.uint8, np.int16):
+        options = {"scores": scores.astype(kind), "labels": labels.astype(np.uint8)}
+        expected = classification.metrics(scores=scores.astype(float), labels=labels, probabilities=False)
+        assert classification.metrics(**options, probabilities=False) == expected
+        matrix = classification.confusion(scores=scores, labels=labels)
+        assert classification.confusion(**options).tolist() == matrix.tolist()
+        once = np.ones((1, 300), np.uint16)
+        found, same = (
+            classification.rankings(scores=of, labels=labels, weights=once) for of in (options["scores"], scores)
+        )
+        np.testing.assert_array_equal(found, same)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_refused_by_its_image(label):
+    """-1 would be taken for the last class."""
+    with pytest.raises(ValueError, match=f"^image 1: label {label} of 3 classes"):
+        classification.metrics(scores=np.eye(3), labels=np.array([0, label, 2]))
+
+
 def test_an_infinite_score_is_ranked():
     scores = np.array([[-np.inf, 0.8], [np.inf, 0.5], [-np.inf, -np.inf]], np.float32)
     figures = classification.metrics(scores=scores, labels=np.array([1, 0, 1]), probabilities=False)
