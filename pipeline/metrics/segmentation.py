@@ -60,9 +60,24 @@ def confusion(*, label_map: np.ndarray, target: np.ndarray, num_classes: int, co
     Returns:
         [K, K + 1] int64, rows true. The last column counts pixels whose prediction is no class (`IGNORE`): these are
         wrong, for leaving out what is hard must not raise a score.
+
+    Raises:
+        ValueError: the maps differ in size, or have a value that is not of 0..255.
     """
-    truth, predicted = (np.ascontiguousarray(values, np.uint8).ravel() for values in (target, label_map))
+    truth, predicted = (values.ravel() for values in _bytes(target, label_map))
     return _pairs(truth, predicted, num_classes, compiled)[:-1]
+
+
+def _bytes(target: np.ndarray, label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both maps as uint8."""
+    if label_map.shape != target.shape:
+        raise ValueError(f"a prediction of {label_map.shape} pixels for a truth of {target.shape}")
+    with np.errstate(invalid="ignore"):  # NaN is not of 0..255 either
+        truth, predicted = (np.ascontiguousarray(values, np.uint8) for values in (target, label_map))
+    for given, values in ((target, truth), (label_map, predicted)):
+        if given.dtype != np.uint8 and (given != values).any():
+            raise ValueError("a value that is not of 0..255")
+    return truth, predicted
 
 
 def _pairs(first: np.ndarray, second: np.ndarray, num_classes: int, compiled: bool) -> np.ndarray:
@@ -155,8 +170,11 @@ def boundary_counts(
 
     Returns:
         Two arrays [K] int64.
+
+    Raises:
+        ValueError: as `confusion`.
     """
-    truth, predicted = (values.astype(np.uint8) for values in (target, label_map))
+    truth, predicted = (values.copy() for values in _bytes(target, label_map))
     np.putmask(predicted, truth == IGNORE, IGNORE)
     width = outline_width(truth.shape)
     for values in (truth, predicted):

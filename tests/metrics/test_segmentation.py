@@ -103,6 +103,23 @@ def test_confusion_equals_the_loop_over_pixels(share, compiled):
     assert found.tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize(
+    ("label_map", "message"),
+    [
+        (np.zeros((3, 2), int), r"a prediction of \(3, 2\) pixels for a truth of \(2, 3\)"),
+        (np.full((2, 3), 256), "a value that is not of 0..255"),
+        (np.full((2, 3), -1), "a value that is not of 0..255"),
+        (np.full((2, 3), 0.5), "a value that is not of 0..255"),
+    ],
+)
+def test_maps_that_cannot_be_are_refused(label_map, message):
+    """256 would be taken for class 0, and maps of as many pixels would be laid on each other."""
+    target = np.zeros((2, 3), int)
+    for count in (segmentation.count, segmentation.confusion, segmentation.boundary_counts):
+        with pytest.raises(ValueError, match=message):
+            count(label_map=label_map, target=target, num_classes=3)
+
+
 def test_a_confusion_of_no_pixels_is_empty():
     nothing = np.zeros((0, 4), np.uint8)
     for compiled in (False, True):
