@@ -223,6 +223,8 @@ def test_a_generator_is_judged_against_noise_and_real_images(params):
     protocol = dict(metrics["protocol"])
     assert protocol["features"] == "pixels, weights none, images of 4 pixels"
     assert (protocol["split"], protocol["num_images"], protocol["num_other_real"]) == ("train", 30, "12 of test")
+    assert protocol["precision and recall"].endswith("k = 3, within reach or just at it")
+    assert protocol["density and coverage"].endswith("k = 5, strictly within reach")
     reference = feature_files.read(paths.features("space"), "train").features
     samples = np.random.default_rng(0).normal(0, 1, (20, 6)).astype(np.float32)
     slow = np.linalg.norm(samples[:, None] - reference[None], axis=2)

@@ -72,7 +72,6 @@ def judge(samples: Samples, real: Real, name: str) -> Verdict:
 
     space = samples.space
     size = metrics.kid_subset_size(len(samples.features), len(real.features))
-    reach = "strictly within reach"
     return Verdict(
         metrics=figures,
         per_class=[],
@@ -85,8 +84,11 @@ def judge(samples: Samples, real: Real, name: str) -> Verdict:
             ("num_other_real", f"{len(real.others)} of {real.others_split}"),
             ("fid", "exact in float64, biased upwards by small numbers; only comparable in this feature space"),
             ("kid", f"{metrics.NUM_SUBSETS} random subsets of {size}, kernel (x.y / D + 1)^3, unbiased"),
-            ("precision and recall", f"Kynkaanniemi et al. 2019, k = {neighbours.PRECISION_NEIGHBOURS}, {reach}"),
-            ("density and coverage", f"Naeem et al. 2020, k = {neighbours.DENSITY_NEIGHBOURS}, {reach}"),
+            (
+                "precision and recall",
+                f"Kynkaanniemi et al. 2019, k = {neighbours.PRECISION_NEIGHBOURS}, within reach or just at it",
+            ),
+            ("density and coverage", f"Naeem et al. 2020, k = {neighbours.DENSITY_NEIGHBOURS}, strictly within reach"),
             ("memorised", "nearer to a reference image than its nearest reference image: 1 - authenticity, Alaa 2022"),
             ("resampled", "samples and real images; fid and kid to first order, the reach of every image as it is"),
             ("per_image", "what each adds to a figure; Euclidean distance of samples to their nearest reference image"),
