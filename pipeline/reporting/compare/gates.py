@@ -78,7 +78,10 @@ def _outcome(run: RunComparison, metric: str, gate: Gate) -> Outcome:
     if difference is None or difference.difference is None:
         return Outcome(run.title, metric, False, "undefined in the base")
     sign = -1 if is_lower_better else 1
-    spreads = [arm.seeds.get(metric) for arm in (run.base, run.head)]
+    # an ensemble is one answer: what its members score alone is not its figure
+    spreads = [
+        arm.seeds.get(metric) if "ensemble" not in arm.pairs("protocol") else None for arm in (run.base, run.head)
+    ]
     if spreads[0] is not None and spreads[1] is not None:
         return _held_by_seeds(run.title, difference, spreads[0], spreads[1], gate.min_delta, gate.level, sign)
     return _held(run.title, difference, gate.min_delta, gate.level, sign)

@@ -206,6 +206,22 @@ def test_a_gate_takes_the_noise_of_seeds_into_account(repository: Repository) ->
     assert "0.800 ± 0.010 (3)" in markdown.render(found)
 
 
+def test_a_gate_holds_an_ensemble_by_its_own_answer_and_not_by_those_of_its_members(repository: Repository) -> None:
+    """The members score as the base does; together they mend 30 of 300 images."""
+    place = repository.folder / "reports/runs/one/metrics.json"
+    for name, mended, rules in (("base", 0, []), ("head", 30, [["ensemble", "mean of the answers of 3 seeds"]])):
+        repository.run("one", scores(1, 0.7, mended=mended), seeds=[["top1", 0.7, 0.01, 0.69, 0.7, 0.71]])
+        content = json.loads(place.read_text())
+        place.write_text(json.dumps({**content, "protocol": [["rule", "one"], *rules]}))
+        repository.commit(name)
+    there, back = (
+        compare(resolve(a), resolve(b), num_resamples=200) for a, b in (("HEAD~1", "HEAD"), ("HEAD", "HEAD~1"))
+    )
+    (gained,), (lost,) = (gates.judge(found, {"one": {"top1": Gate(min_delta=0.05)}}) for found in (there, back))
+    assert (gained.passed, gained.reason) == (True, "+0.1000, a gain of at least +0.05 is asked")
+    assert (lost.passed, lost.reason) == (False, "-0.1000, a gain of at least +0.05 is asked")
+
+
 def test_a_gate_on_a_metric_whose_own_rule_differs_cannot_be_held(repository: Repository) -> None:
     place = repository.folder / "reports/runs/one/metrics.json"
     for bins in (15, 10):
