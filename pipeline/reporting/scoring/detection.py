@@ -233,7 +233,8 @@ def _warnings(
         if len(truth.classes) > 1:
             inside = (moved >= 0) & (moved < len(truth.classes))
             readings[f"classes moved by {step:+d}"] = _chosen(dataclasses.replace(shown, labels=moved), inside)
-    own = result.metrics["map50"]
+    own, none = result.metrics["map50"], "no detection matches a truth of its class"
+    told = len(lines)
     for what, reading in readings.items() if own is not None and own < 0.5 else ():
         other = metrics.evaluate_detections(
             predictions=reading,
@@ -245,8 +246,9 @@ def _warnings(
             sigmas=sigmas,
         ).metrics["map50"]
         if other is not None and own is not None and other > max(2 * own, own + SUSPICIOUS):
-            none = "no detection matches a truth of its class" if own == 0 else f"map50 is {own:.3f}"
-            lines.append(f"{none}; with {what} it would be {other:.3f}")
+            lines.append(f"{none if own == 0 else f'map50 is {own:.3f}'}; with {what} it would be {other:.3f}")
+    if own == 0 and len(lines) == told:
+        lines.append(f"{none}; are classes and boxes those of this truth?")
     return lines
 
 

@@ -361,6 +361,7 @@ def test_a_fault_in_the_truth_is_named(files, capsys):
         ),
         (lambda e: {"bbox": (np.array(e["bbox"]) / [300, 200, 300, 200]).tolist()}, "shares of the image?"),
         (lambda e: {"score": 95 * e["score"]}, "are no shares"),
+        (lambda e: {"bbox": [x + 1000 for x in e["bbox"][:2]] + e["bbox"][2:]}, "no detection matches a truth of its"),
     ],
 )
 def test_what_looks_misread_is_warned_of(files, capsys, change, says):
