@@ -145,7 +145,9 @@ def _permutations(
     if paired:
         members = bootstrap.group_numbers(groups) if groups is not None else np.arange(len(base))
         swapped = rng.integers(0, 2, (num_permutations, int(members.max(initial=-1)) + 1), np.uint16)[:, members]
-        second = np.hstack([swapped, 1 - swapped])
+        second = np.stack([swapped, 1 - swapped], axis=2).reshape(num_permutations, len(both))
+        # both rows of an image side by side: where scores are equal, rankings keep the order of the images
+        both = both.take(pa.array(np.arange(len(both)).reshape(2, -1).T.ravel()))
     else:
         second = np.zeros((num_permutations, len(both)), np.uint16)
         kinds = np.array(both.column("kind").to_pylist()) if "kind" in both.column_names else np.zeros(len(both))

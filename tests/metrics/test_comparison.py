@@ -1,12 +1,16 @@
 """Differences between two runs: what is called better, what is not, and how often chance is taken for a difference."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.stats import binom
 
-from pipeline.metrics import Metric, comparison
+from pipeline.metrics import Metric, comparison, detection
 from pipeline.metrics.comparison import compare, holm
+from pipeline.metrics.detection import Detections
+from pipeline.structures import Objects
 
 METRICS = {"accuracy": Metric(True, "share right"), "error": Metric(False, "share wrong"), "count": Metric(None, "n")}
 
@@ -44,6 +48,31 @@ def test_the_p_value_is_that_of_the_sign_test() -> None:
     base, head = np.zeros(50), np.zeros(50)
     head[:5] = 1
     assert judged(base, head, num_resamples=20_000)["accuracy"].p_value == pytest.approx(2 / 32, abs=0.004)
+
+
+def test_equal_scores_stay_in_the_order_of_the_images_when_outcomes_are_swapped() -> None:
+    """Ranked by scores of which many are equal: the chances are those of 2^6 evaluations with their images in place."""
+    rng = np.random.default_rng(4)
+    truth = np.array([[0, 0, 10, 10], [20, 0, 30, 10.0]])
+    target = Objects(truth, np.zeros(2, int), np.full(2, 100.0), np.zeros(2, bool))
+    sides = [
+        [Detections(truth + rng.choice([0, 40], (2, 1)), rng.choice([0.5, 0.6], 2), np.zeros(2, int)) for _ in range(6)]
+        for _ in range(2)
+    ]
+
+    def judge(shown: list[Detections]) -> detection.Result:
+        return detection.evaluate_detections(predictions=shown, targets=[target] * 6, num_classes=1)
+
+    base, head = map(judge, sides)
+    figures = {"map50": (base.metrics["map50"], head.metrics["map50"])}
+    tables = [pa.table(detection.per_image(result)) for result in (base, head)]
+    (found,) = compare(*tables, figures, detection.METRICS, detection.resampled, num_resamples=4000)
+    chances = []
+    for mask in itertools.product([0, 1], repeat=6):
+        first, second = ([sides[m ^ side][i] for i, m in enumerate(mask)] for side in (0, 1))
+        chances.append(abs(judge(second).metrics["map50"] - judge(first).metrics["map50"]))
+    extreme = np.array(chances) >= abs(figures["map50"][1] - figures["map50"][0]) - 1e-6
+    assert found.p_value == pytest.approx(extreme.mean(), abs=0.03)
 
 
 def test_identical_tables_are_identical_and_unknown_metrics_not_tested() -> None:
