@@ -83,9 +83,9 @@ def compare(
     """
     if paired and len(base) != len(head):
         raise ValueError(f"{len(base)} and {len(head)} images cannot be paired")
-    head = head.select(base.column_names).cast(base.schema)
     if not figures:
         return []
+    head = head.select(base.column_names).cast(base.schema)
     if base.equals(head) and all(a == b for a, b in figures.values()):
         return [Difference(name, a, b, 0.0, 0.0, 1.0, 1.0, IDENTICAL, np.zeros(1)) for name, (a, b) in figures.items()]
     drawn = _bootstrap(base, head, resampled, paired, groups, num_resamples, seed)

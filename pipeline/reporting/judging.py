@@ -116,8 +116,8 @@ def _held(figures: Mapping[str, Figures], base: pa.Table, head: pa.Table, resamp
     if base.equals(head) and all(a == b for a, b in figures.values()):
         return dict(figures)
     try:
-        given = [bootstrap.once(resampled, table) for table in (base, head)]
-    except KeyError:  # a table of other code lacks a column
+        given = [bootstrap.once(resampled, table) for table in (base, head.cast(base.schema))]
+    except (KeyError, pa.ArrowException):  # a table of other code: without a column, or of another type
         return {}
 
     def agree(figure: float | None, of_table: float | None) -> bool:

@@ -18,8 +18,8 @@ class Side:
     table: pa.Table | None
 
 
-def side(seed: int, top_k: int) -> Side:
-    scores = np.random.default_rng(seed).dirichlet(np.ones(6), len(LABELS)).astype(np.float32)
+def side(seed: int, top_k: int, num_classes: int = 6) -> Side:
+    scores = np.random.default_rng(seed).dirichlet(np.ones(num_classes), len(LABELS)).astype(np.float32)
     options = {"scores": scores, "labels": LABELS, "top_k": top_k}
     return Side(classification.metrics(**options), classification.per_image(**options))
 
@@ -44,9 +44,11 @@ def test_figures_that_their_tables_do_not_give_are_not_subtracted() -> None:
     assert all(one.p_value is not None for one in again)
 
 
-def test_a_table_that_lacks_a_column_is_not_tested() -> None:
-    base, head = side(0, 3), side(1, 3)
-    base.table = base.table.drop_columns(["predicted"])
+@pytest.mark.parametrize("fault", ["column", "classes"])
+def test_tables_of_other_columns_are_not_tested(fault: str) -> None:
+    base, head = side(0, 3), side(1, 3, 6 if fault == "column" else 7)
+    if fault == "column":
+        base.table = base.table.drop_columns(["predicted"])
     (top1,) = judging.differences(base, head, "classification", ["top1"], num_resamples=50)
     assert (top1.verdict, top1.base, top1.p_value) == (comparison.NOT_COMPARABLE, base.figures["top1"], None)
 
