@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable
@@ -39,8 +40,8 @@ def run(params: Params, name: str) -> None:
         min_visibility=entry.min_visibility,
     )
     info = replace(source.info, mean=[], std=[], counts={}, image_size=None)  # measured again, copies included
-    num = source.info.counts["train"]
     names = source.split("train").table.column("file_name")
+    num = len(names)
     with writing(paths.augmented(name), info) as writer:
         for split_name in source.info.counts:
             for batch in source.split(split_name).table.to_batches():
@@ -48,9 +49,10 @@ def run(params: Params, name: str) -> None:
         make = functools.partial(make, scratch=writer.folder)
         blocks = block_map(make, progress(range(num), f"augment {name}"), name=lambda index: names[index].as_py())
         writer.moments = np.zeros((3, info.channels), np.int64)
-        for _, (file, moments) in blocks:
-            writer.add_batch("train", _taken(file))
-            writer.moments += moments
+        with contextlib.closing(blocks):  # whose processes write to the folder that an error removes
+            for _, (file, moments) in blocks:
+                writer.add_batch("train", _taken(file))
+                writer.moments += moments
     write_report(paths.augmented(name), paths.data_report(name), num_originals=num)
 
 

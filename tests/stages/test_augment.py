@@ -1,5 +1,7 @@
 """The augment stage: the same bytes whatever the number of processes, and pictures of every kind of truth."""
 
+import errno
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline import paths
-from pipeline.data.store import Store, to_row, writing
-from pipeline.errors import ParamsError
+from pipeline.data.store import Store, StoreWriter, to_row, writing
+from pipeline.errors import ParamsError, PipelineError
 from pipeline.ops.masks import boxes_of
 from pipeline.params import Augmentation, Defaults, Params
 from pipeline.stages import augment
@@ -113,3 +115,32 @@ def test_what_a_store_cannot_hold_is_refused_before_any_work(project: Path) -> N
     with pytest.raises(ParamsError, match=r"augmentations\.varied\.transforms: the semantic truth of two blended"):
         augment.run(params([{"preset": "mixup"}]), "varied")
     assert not paths.augmented("varied").exists()
+
+
+def test_a_set_without_train_images_is_refused(project: Path) -> None:
+    info = Store(paths.raw("discs")).info
+    with writing(paths.raw("discs"), info) as writer:
+        writer.add("test", to_row(disc(0)))
+    with pytest.raises(PipelineError, match=r"no split 'train'; choices: test"):
+        augment.run(params([{"preset": "cutout"}]), "varied")
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_ends_the_processes_before_their_folder_goes(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, add_batch = [], StoreWriter.add_batch
+
+    def full(self: StoreWriter, split: str, batch: object) -> None:
+        written.append(split)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add_batch(self, split, batch)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(StoreWriter, "add_batch", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        augment.run(params([{"preset": "cutout"}], copies=3), "varied")
+    assert caught.tb is not None, "which holds all that the stage had under way"
+    assert multiprocessing.active_children() == []
+    assert list(paths.augmented("varied").parent.iterdir()) == []
