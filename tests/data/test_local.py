@@ -321,6 +321,20 @@ def test_a_table_that_names_splits_decides(mine):
     assert store.info.counts == {"test": 1, "train": 1, "val": 1}
 
 
+def test_shares_deal_out_the_train_images_of_a_table_alone(mine):
+    rows = ["file,class,split"]
+    for index in range(20):
+        picture(mine / f"in/{index}.png")
+        rows.append(f"{index}.png,x,{'train' if index < 10 else 'test'}")
+    put(mine / "in/t.csv", "\n".join(rows) + "\n")
+    store = prepared(mine / "toy", inputs="in", format="csv", shares={"train": 0.8, "val": 0.2})
+    assert store.info.counts == {"test": 10, "train": 8, "val": 2}
+    assert store.split("test").column("file_name") == [f"{index}.png" for index in range(10, 20)]
+    shares = {"train": 0.8, "test": 0.2}
+    with pytest.raises(ParamsError, match=r"options\.shares\.test: shares deal out .* test is given by the table; fix"):
+        prepared(mine / "toy", inputs="in", format="csv", shares=shares)
+
+
 def test_an_image_in_two_lists_of_voc_is_told(mine):
     write_voc(mine / "in")
     for split, stem in (("train", "a1"), ("val", "a1")):

@@ -287,7 +287,13 @@ class _Dataset:
         groups: list[str] = []
         labels: list[tuple[int, ...]] = []
         for item in self._part(WHOLE if WHOLE in self.read else "train"):
-            if isinstance(item, Record):
+            if isinstance(item, Record) and item.split != "train":  # a table's own word
+                if item.split in shares:
+                    raise ParamsError(
+                        f"{self.where}.shares.{item.split}: shares deal out the images of `train`, and {item.split} is "
+                        "given by the table; fix: give each split once"
+                    )
+            elif isinstance(item, Record):
                 ids.append(item.image_id)
                 groups += [item.group] if item.group is not None else []
                 of_objects = {obj.label for obj in item.objects or []}
