@@ -278,6 +278,12 @@ class _Reader:
         self.classes = names if classes is None else list(classes)
         self.labels = {name: index for index, name in enumerate(self.classes)}
         self.named = {category.id: category.name for category in self.categories}
+        for category in self.categories:
+            if self.named[category.id] != category.name:
+                raise PipelineError(
+                    f"{self.things[0].name} categories: {category.name!r} has the id {category.id!r} there, which is "
+                    f"{self.named[category.id]!r} in {self.things[-1].name}; fix: number them alike in both"
+                )
         with_points = [category for category in self.categories if category.keypoints]
         self.points = with_points[0].keypoints if with_points else []
         self.skeleton = [[a - 1, b - 1] for a, b in with_points[0].skeleton] if with_points else []
@@ -378,7 +384,7 @@ class _Reader:
             annotation=owner,
         )
         if self.things:
-            objects: dict[Id, RawObject] = {}
+            objects: dict[Id | tuple[int], RawObject] = {}
             for role in ("annotations", "keypoints"):
                 for position in indices.get(role, {}).get(image.id, ()):
                     item = self._object(self.files[role], position, objects)
@@ -396,8 +402,11 @@ class _Reader:
             yield from self._segments(record, indices["panoptic"].get(image.id, ()))
         yield record
 
-    def _object(self, file: File, position: int, objects: dict[Id, RawObject]) -> Fault | None:
-        """Adds the annotation to `objects`, or its keypoints to the one of the same id that is there."""
+    def _object(self, file: File, position: int, objects: dict[Id | tuple[int], RawObject]) -> Fault | None:
+        """Adds the annotation to `objects`, or its keypoints to the one of the same id that is there.
+
+        The key of one without an id is its position, in brackets, for there may be an id of that number.
+        """
         try:
             entry = decode(file.annotations[position], Annotation)
         except ValueError as error:
@@ -406,16 +415,19 @@ class _Reader:
             return file.fault("annotation", self.split, index, str(error))
         number_or_id = position if entry.id is None else entry.id
         what = self._wrong(entry)
+        if what is None and entry.id is None and file is not self.things[0]:
+            what = f"id: missing, by which it would be joined to an object of {self.things[0].name}"
         if what is not None:
             return file.fault("annotation", self.split, number_or_id, what)
-        if number_or_id in objects and entry.keypoints is not None:
-            objects[number_or_id].keypoints = entry.keypoints
+        key: Id | tuple[int] = (position,) if entry.id is None else entry.id
+        if key in objects and entry.keypoints is not None:
+            objects[key].keypoints = entry.keypoints
             return None
         box = entry.bbox
         mask: Any = entry.segmentation or None
         if isinstance(mask, RunLength):
             mask = {"size": list(mask.size), "counts": mask.counts}
-        objects[number_or_id] = RawObject(
+        objects[key] = RawObject(
             label=self.labels[self.named[entry.category_id]],
             bbox=None if box is None else [box[0], box[1], box[0] + box[2], box[1] + box[3]],
             mask=mask,

@@ -203,6 +203,36 @@ def test_keypoints_join_the_annotation_of_their_id(read, parted):
     assert second.objects == [RawObject(label=1, bbox=[0.0, 0.0, 1.0, 1.0], keypoints=[3, 4, 1, 5, 6, 2], index=9)]
 
 
+def test_an_annotation_without_an_id_is_not_taken_for_one_whose_id_is_its_place(read, parted):
+    truth = changed(index=1, drop=["id"])  # the second of the file, beside one that is called 1
+    (first, _), faults = parted(read(annotations=truth))
+    assert faults == []
+    assert [(each.index, each.label) for each in first.objects] == [(1, 1), (1, 0), (3, 0)]
+
+
+def test_keypoints_without_an_id_join_no_object(read, parted):
+    points = {
+        "images": TRUTH["images"],
+        "categories": [{"id": 90, "name": "dog", "keypoints": ["nose"], "skeleton": []}],
+        "annotations": [{"image_id": 7, "category_id": 90, "bbox": [1, 2, 3, 4], "keypoints": [3, 4, 1]}],
+    }
+    (first, _), faults = parted(read(annotations=TRUTH, keypoints=points))
+    what = "id: missing, by which it would be joined to an object of annotations.json"
+    assert faults == [f"keypoints.json#0 {what}; fix: correct or remove this annotation"]
+    assert all(each.keypoints is None for each in first.objects)
+
+
+def test_files_that_number_categories_otherwise_are_refused(read):
+    points = {
+        "images": TRUTH["images"],
+        "categories": [{"id": 3, "name": "dog", "keypoints": ["nose"], "skeleton": []}],
+        "annotations": [],
+    }
+    message = r"^annotations.json categories: 'None' has the id 3 there, which is 'dog' in keypoints.json; fix: number"
+    with pytest.raises(PipelineError, match=message):
+        read(annotations=TRUTH, keypoints=points)
+
+
 def test_captions_are_gathered_by_image(read, parted):
     captions = {
         "images": TRUTH["images"],
