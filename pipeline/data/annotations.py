@@ -6,7 +6,6 @@ NaN, and reads past the end of a run-length code that is too short (observed on 
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ ROUNDING = 0.05  # pixels beyond an edge that are put down to rounding (COCO wri
 FAR = 10  # a polygon that reaches so many image sides beyond the image is a mistake, and would cost much to draw
 
 SINGLE = struct.Struct("4f")  # boxes are stored in single precision
+LARGEST = float(np.finfo(np.float32).max)  # and so is every other number; what is larger would become infinite
 
 Note = Callable[[str, str], None]
 """Takes the kind of a finding and what was found, where the annotation is kept."""
@@ -93,7 +93,7 @@ def object_row(raw: RawObject, frame: Frame, *, num_classes: int, num_keypoints:
         raise Fault("bad box", "bbox", "neither a box nor a mask")
     row["bbox"] = box
     if raw.area is not None:
-        if not _is_number(raw.area) or not math.isfinite(raw.area) or raw.area < 0:
+        if not _is_number(raw.area) or not 0 <= raw.area <= LARGEST:
             raise Fault("bad area", "area", f"not a size in pixels ({raw.area!r})")
         row["area"] = float(raw.area)
     else:
@@ -128,8 +128,8 @@ def _finite(values: Any, kind: str, key: str) -> list[float]:
         if type(value) not in (float, int) and not _is_number(value):
             raise Fault(kind, key, f"not a number in it ({_short(value)})")
     result = [float(value) for value in values]
-    if not all(map(math.isfinite, result)):
-        raise Fault(kind, key, f"NaN or infinite ({_short(list(values))})")
+    if not all(-LARGEST <= value <= LARGEST for value in result):
+        raise Fault(kind, key, f"NaN or infinite in single precision ({_short(list(values))})")
     return result
 
 

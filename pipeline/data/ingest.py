@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +22,7 @@ import pyarrow as pa
 
 from pipeline.data import findings as findings_file
 from pipeline.data import fingerprints, images, store
-from pipeline.data.annotations import Fault, Frame, class_index, object_row
+from pipeline.data.annotations import LARGEST, Fault, Frame, class_index, object_row
 from pipeline.data.findings import Action, Finding
 from pipeline.data.formats import Fault as SourceFault
 from pipeline.data.images import ImageError
@@ -285,8 +284,8 @@ def _fill(made: _Made, record: Record, rules: _Rules) -> None:
     if record.label is not None:
         row["label"] = class_index(record.label, rules.num_classes, "label")
     if record.target is not None:
-        if not math.isfinite(record.target):
-            raise Fault("bad target", "target", f"not a finite number ({record.target})")
+        if not -LARGEST <= record.target <= LARGEST:
+            raise Fault("bad target", "target", f"not a finite number in single precision ({record.target})")
         row["target"] = float(record.target)
     if record.semantic is not None:
         row["semantic"], unnamed = _semantic(record.semantic, frame, rules)
@@ -364,6 +363,8 @@ def _panoptic(record: Record, frame: Frame, num_semantic: int) -> tuple[bytes, n
         raise Fault("bad map", "panoptic", str(error)) from None
     turned = _in_frame(ids, frame, "panoptic")
     for number, label in record.segments:
+        if not 0 < number < 2**24:
+            raise Fault("bad map", "panoptic", f"segment {number}: an id that no colour stands for (1 to 16777215)")
         if not 0 <= label < num_semantic:
             raise Fault("unknown class", "panoptic", f"segment {number}: no class {label} (there are {num_semantic})")
     flat = ids.ravel()

@@ -46,6 +46,7 @@ def test_a_box_within_the_image_is_kept_as_it_is():
     [
         ([math.nan, 1, 2, 3], "bad box", "NaN or infinite"),
         ([0, 1, math.inf, 3], "bad box", "NaN or infinite"),
+        ([0, 1, 1e39, 3], "bad box", "NaN or infinite in single precision"),
         ([9, 1, 2, 3], "bad box", "corners are swapped"),
         ([2, 1, 2, 3], "zero-area box", r"without area \(x1, y1, x2, y2 = 2, 1, 2, 3\)"),
         ([2, 3, 9, 3], "zero-area box", "without area"),
@@ -94,7 +95,7 @@ def test_a_given_area_stands():
     assert row(mask=SQUARE, bbox=[5, 5, 15, 15], area=97.5)["area"] == 97.5
 
 
-@pytest.mark.parametrize("area", [-1, math.nan, math.inf, "9", True])
+@pytest.mark.parametrize("area", [-1, math.nan, math.inf, 1e39, "9", True])
 def test_an_impossible_area_is_a_fault(area):
     with pytest.raises(Fault, match="not a size in pixels"):
         row(bbox=[1, 1, 5, 5], area=area)

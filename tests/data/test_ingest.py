@@ -120,7 +120,7 @@ BROKEN = {
 }
 WORDS = {
     "label": "no class 7 (there are 2: 0 to 1)",
-    "target": "not a finite number (nan)",
+    "target": "not a finite number in single precision (nan)",
     "image": "cannot be decoded (image file is truncated",
     "size": "the annotations are for 30 x 21, the image is 30 x 20",
     "semantic": "no class 4 (there are 4)",
@@ -164,6 +164,11 @@ def test_a_fault_of_an_annotation_is_named_or_the_annotation_is_left_out(take):
 def test_faults_of_an_image_that_is_left_out_count_once(take):
     made = take(record(0), record(1, label=9, objects=[RawObject(0, [3, 3, 3, 3])]), on_error="skip")
     assert notes(made) == [("unknown class", "folder/1.png", None, "dropped image")]
+
+
+def test_a_target_that_single_precision_cannot_hold_is_a_fault(take):
+    with pytest.raises(PipelineError, match=r"target: not a finite number in single precision \(-1e\+39\)"):
+        take(record(target=-1e39))
 
 
 def test_an_image_whose_objects_are_all_left_out_has_none(take):
@@ -261,7 +266,12 @@ def test_a_map_of_another_size_is_a_fault(take):
 
 def test_a_segment_that_is_not_listed_is_a_fault(take):
     ids = np.full((20, 30), 4, np.int32)
-    for segments, words in ([[(5, 1)], "shows segment 4"], [[(4, 9)], "segment 4: no class 9"]):
+    for segments, words in (
+        [[(5, 1)], "shows segment 4"],
+        [[(4, 9)], "segment 4: no class 9"],
+        [[(4, 1), (2**24, 1)], "segment 16777216: an id that no colour stands for"],
+        [[(4, 1), (0, 1)], "segment 0: an id that no colour stands for"],
+    ):
         with pytest.raises(PipelineError, match=f"panoptic: {words}"):
             take(record(panoptic=store.encode_ids(ids), segments=segments))
 
