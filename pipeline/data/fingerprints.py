@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.compute as pc
 
 from pipeline.data import images
 from pipeline.data.pool import ordered_map
@@ -53,23 +54,22 @@ def load(store: Store) -> np.ndarray:
 def equal_groups(store: Store, prints: np.ndarray) -> list[list[int]]:
     """Groups of images whose pixels are the same, each in rising order, by their first.
 
-    Only images with one fingerprint and size are decoded to compare them.
+    Only images of one size are decoded to compare them, and of these only such as share their fingerprint or, where
+    they are large, the length of their bytes: ingest takes the fingerprint of a large JPEG at one of two scales.
 
     Args:
         store: of the N images.
         prints: [N, D] their fingerprints.
     """
-    sizes = np.concatenate(
-        [
-            np.stack([store.split(name).table.column(side).to_numpy() for side in ("height", "width")], 1)
-            for name in sorted(store.info.counts)
-        ]
-    )
-    keys = np.concatenate([prints, sizes.astype(np.int32).view(np.uint8).reshape(len(sizes), -1)], 1)
+    tables = [store.split(name).table for name in sorted(store.info.counts)]
+    sizes = np.concatenate([np.stack([table.column(side) for side in ("height", "width")], 1) for table in tables])
+    lengths = np.concatenate([pc.binary_length(table.column("image")) for table in tables])
     by_key: dict[bytes, list[int]] = {}
-    for place, key in enumerate(keys):
+    for place, key in enumerate(np.concatenate([prints, sizes.astype(np.int32).view(np.uint8).reshape(-1, 8)], 1)):
         by_key.setdefault(key.tobytes(), []).append(place)
-    candidates = sorted(place for places in by_key.values() if len(places) > 1 for place in places)
+    for place in np.flatnonzero(sizes.astype(np.int64).prod(1) > images.LARGE).tolist():
+        by_key.setdefault(repr((*sizes[place].tolist(), lengths[place])).encode(), []).append(place)
+    candidates = sorted({place for places in by_key.values() if len(places) > 1 for place in places})
     digest = functools.partial(_digest, channels=store.info.channels)
     groups: dict[bytes, list[int]] = {}
     for place, found in zip(candidates, ordered_map(digest, _encoded(store, candidates)), strict=True):

@@ -1,3 +1,4 @@
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from pipeline.data import fingerprints
-from pipeline.data.ingest import ingest
+from pipeline.data.ingest import _is_chosen, ingest
 from pipeline.data.records import Record
 from pipeline.data.store import Store, encode_png, to_row, writing
 from pipeline.structures import Sample
@@ -100,6 +101,20 @@ def test_images_that_share_a_fingerprint_alone_are_not_equal(tmp_path, info):
     prints = fingerprints.load(store)
     assert np.array_equal(prints[0], prints[1])
     assert fingerprints.equal_groups(store, prints) == []
+
+
+def test_a_large_jpeg_in_two_splits_is_equal_though_ingest_reads_it_at_two_scales(tmp_path, info):
+    columns = np.arange(400)
+    stripes = np.stack([np.broadcast_to(columns * step % 256, (300, 400)) for step in (1, 3, 7)], -1)
+    buffer = io.BytesIO()
+    Image.fromarray(stripes.astype(np.uint8)).save(buffer, "JPEG")
+    whole = next(str(number) for number in range(100) if _is_chosen(str(number)))
+    records = [Record(split, name, "", buffer.getvalue()) for split, name in (("train", whole), ("test", "copy"))]
+    ingest(tmp_path / "toy", replace(info, tasks=[]), records)
+    store = Store(tmp_path / "toy")
+    prints = fingerprints.load(store)
+    assert not np.array_equal(prints[0], prints[1])
+    assert fingerprints.equal_groups(store, prints) == [[0, 1]]
 
 
 def test_fingerprints_of_ingest_are_those_of_the_store(tmp_path, info):
