@@ -6,6 +6,7 @@ image. Both tell a fault in one line that names the file and the annotation.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from pipeline.structures import DatasetInfo
 
 Action = Literal["kept", "dropped annotation", "dropped image"]
 DROPPED: Action = "dropped annotation"
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 UNKNOWN = "unknown"
 NOT_SHOWN = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")  # Python reads bytes that are not UTF-8 as surrogates
 
@@ -114,6 +117,36 @@ def is_inside(name: str) -> bool:
     return bool(parts) and not name.startswith("/") and ".." not in parts and not set(name) & set("\\:\0\n")
 
 
+def is_passed_over(name: str) -> bool:
+    """Whether a file or folder is a program's own, such as `.ipynb_checkpoints`, `._a.jpg` and `__MACOSX`."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def files_below(folder: Path, root: Path) -> list[Path]:
+    """The files in a folder and its subfolders, linked ones too, sorted; those of programs are passed over.
+
+    Raises:
+        PipelineError: a folder cannot be listed.
+    """
+
+    def tell(error: OSError) -> None:
+        name = shown(Path(error.filename), root)
+        raise PipelineError(f"{name}: cannot be listed ({error.strerror}); fix: make the folder readable") from None
+
+    found = []
+    for place, folders, names in os.walk(folder, onerror=tell, followlinks=True):
+        inner = (name for name in folders if not is_passed_over(name))
+        folders[:] = [name for name in inner if not _leads_back(place, name)]
+        found += [Path(place, name) for name in names if not is_passed_over(name)]
+    return sorted(found)
+
+
+def _leads_back(place: str, name: str) -> bool:
+    """Whether a folder is a link to one that it is in."""
+    path = os.path.join(place, name)
+    return os.path.islink(path) and Path(place).resolve().is_relative_to(Path(path).resolve())
+
+
 def image_files(folder: Path, root: Path) -> dict[str, Path]:
     """The images in a folder and its subfolders by their name from there without suffix, sorted.
 
@@ -123,8 +156,8 @@ def image_files(folder: Path, root: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise PipelineError(f"{shown(folder, root)}: no such folder of images; fix: name the folder that holds them")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
+    for path in files_below(folder, root):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             key = path.relative_to(folder).with_suffix("").as_posix()
             if key in found:
                 raise PipelineError(

@@ -13,8 +13,10 @@ from pipeline.data.formats import (
     Places,
     Repeatable,
     Source,
+    files_below,
     first_folder,
     is_inside,
+    is_passed_over,
     plain_info,
     shown,
 )
@@ -40,7 +42,7 @@ def read(root: Path, *, split: str, images: str | Path = ".", classes: Sequence[
         images: the folder that holds the folders of classes, relative to `root`.
         classes: names in the order of their indices; None: the folders, sorted. An empty one is a class too.
 
-    Folders and files whose name starts with a dot are passed over, and so are files that are no images.
+    Folders and files whose name starts with a dot are passed over, and so are `__MACOSX` and files that are no images.
 
     Raises:
         PipelineError: no folder, no class, no image, or a folder that is none of `classes`.
@@ -48,7 +50,7 @@ def read(root: Path, *, split: str, images: str | Path = ".", classes: Sequence[
     folder = root / images
     if not folder.is_dir():
         raise PipelineError(f"{shown(folder, root)}: no such folder; fix: name the folder that holds those of classes")
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not is_passed_over(path.name))
     if not folders:
         raise PipelineError(
             f"{shown(folder, root)}: no folder of a class in it; fix: put images in one folder per class"
@@ -57,7 +59,7 @@ def read(root: Path, *, split: str, images: str | Path = ".", classes: Sequence[
     for path in folders:
         if path.name not in names:
             raise PipelineError(f"{shown(path, root)}: no class of that name; {did_you_mean(path.name, names)}")
-    files = [(names.index(path.name), file) for path in folders for file in _images(path)]
+    files = [(names.index(path.name), file) for path in folders for file in files_below(path, root) if _is_image(file)]
     if not files:
         raise PipelineError(
             f"{shown(folder, root)}: no image in its folders; fix: put {', '.join(IMAGE_SUFFIXES)} there"
@@ -76,12 +78,8 @@ def read(root: Path, *, split: str, images: str | Path = ".", classes: Sequence[
     return Source(plain_info(["classification"], names), Repeatable(records), len(files))
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if _is_image(path) and not path.is_dir())
-
-
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_passed_over(path.name)
 
 
 def write(folder: Path, store: Store) -> list[str]:

@@ -21,6 +21,7 @@ from pipeline.data.formats import (
     Places,
     Repeatable,
     Source,
+    files_below,
     first_folder,
     image_files,
     plain_info,
@@ -182,10 +183,15 @@ class _Reader:
 
     def records(self) -> Iterator[Record | Fault]:
         keys = {self.text_path(key) for key in self.files}
-        for path in sorted(self.folder.rglob("*.txt")):
-            if path not in keys and path.name not in ("classes.txt", "train.txt", "val.txt", "test.txt"):
+        texts = (path for path in files_below(self.folder, self.root) if path.suffix.lower() == ".txt")
+        for path in texts:
+            name = shown(path, self.root)
+            if path.suffix != ".txt":
+                fix = "write the ending in small letters"
+                yield Fault("label file", self.split, name, None, f"is not read, as it ends in {path.suffix}", fix)
+            elif path not in keys and path.name not in ("classes.txt", "train.txt", "val.txt", "test.txt"):
                 fix = "add the image or remove this file"
-                yield Fault("no image", self.split, shown(path, self.root), None, "has no image", fix)
+                yield Fault("no image", self.split, name, None, "has no image", fix)
         for key, path in self.files.items():
             text = self.text_path(key)
             name = shown(text, self.root)

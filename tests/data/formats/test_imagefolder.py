@@ -1,3 +1,6 @@
+import errno
+import os
+
 import pytest
 
 from pipeline.data.formats import imagefolder
@@ -33,6 +36,33 @@ def test_a_folder_called_like_an_image_is_a_folder(parted, picture, tmp_path):
     picture(tmp_path / "cat/x.jpg/a.png")
     records, _ = parted(imagefolder.read(tmp_path, split="train"))
     assert [record.file_name for record in records] == ["cat/x.jpg/a.png"]
+
+
+def test_linked_folders_are_read_and_those_of_programs_are_passed_over(parted, picture, tmp_path):
+    for name in ("in/cat/a.JFIF", "elsewhere/b.png", "in/cat/.ipynb_checkpoints/a-checkpoint.png"):
+        picture(tmp_path / name)
+    picture(tmp_path / "in/__MACOSX/cat/._a.png")
+    (tmp_path / "in/cat/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/cat/loop").symlink_to(tmp_path / "in/cat")
+    source = imagefolder.read(tmp_path / "in", split="train")
+    records, faults = parted(source)
+    assert faults == []
+    assert source.info.classes == ["cat"]
+    assert [record.file_name for record in records] == ["cat/a.JFIF", "cat/more/b.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_told(picture, tmp_path, monkeypatch):
+    picture(tmp_path / "cat/deep/a.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PipelineError, match=r"^cat/deep: cannot be listed \(Permission denied\); fix: make the folder"):
+        imagefolder.read(tmp_path, split="train")
 
 
 def test_what_is_wrong_as_a_whole_is_one_line(picture, tmp_path):

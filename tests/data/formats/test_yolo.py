@@ -141,6 +141,18 @@ def test_a_text_file_without_an_image_is_told(write, read, parted, tmp_path):
     assert faults == ["labels/z.txt has no image; fix: add the image or remove this file"]
 
 
+def test_a_text_file_that_ends_in_capitals_is_told_and_a_copy_of_a_program_is_no_image(
+    write, read, parted, tmp_path, picture
+):
+    write("a", BOX)
+    picture(tmp_path / "images/.ipynb_checkpoints/a-checkpoint.png")
+    picture(tmp_path / "images/b.png")
+    (tmp_path / "labels/b.TXT").write_text(BOX, encoding="utf-8")
+    records, faults = parted(read())
+    assert [record.image_id for record in records] == ["a", "b"]
+    assert faults == ["labels/b.TXT is not read, as it ends in .TXT; fix: write the ending in small letters"]
+
+
 @pytest.mark.parametrize(
     ("row", "points"),
     [
