@@ -156,7 +156,8 @@ def fields_of(path: Path, name: str) -> tuple[list[str], list[tuple[int, list[st
         raise PipelineError(f"{name}:{line}: not UTF-8; fix: save the file as UTF-8") from None
     first = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=first.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+    # not splitlines(), which ends a line at U+2028 and the like too
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     lines = []
     try:
         for fields in reader:

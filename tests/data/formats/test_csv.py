@@ -47,6 +47,13 @@ def test_semicolons_quotes_a_byte_order_mark_and_windows_line_ends(read, parted)
     assert (record.file_name, record.label, record.captions) == ("a;1.jpg", 0, ["two\r\nlines"])
 
 
+def test_only_line_ends_end_a_row(read, parted):
+    # U+2028, U+0085 and a form feed, which are line ends to Python's splitlines
+    records, faults = parted(read('file,caption\na,"one\u2028two"\nb,three\x85four\nc,five\x0csix\n'))
+    assert faults == []
+    assert [record.captions for record in records] == [["one\u2028two"], ["three\x85four"], ["five\x0csix"]]
+
+
 def test_splits_groups_and_targets_are_columns(read, parted):
     source = read("path,subset,group,target\na,Training,g,1.5\nb,valid,h,-2\n", split=None)
     records, faults = parted(source)

@@ -154,6 +154,14 @@ def test_an_image_set_names_images_and_may_say_of_which_class_they_are(write, pa
     assert [record.image_id for record in records] == ["c", "a"]
 
 
+def test_an_image_set_parts_its_columns_by_plain_spaces_alone(write, parted, tmp_path):
+    name = "Screenshot_3.04\u202fPM"  # as macOS writes it
+    write(name, thing())
+    (tmp_path / "list.txt").write_text(f"{name} 1\n", encoding="utf-8")
+    records, faults = parted(voc.read(tmp_path, split="train", image_set="list.txt"))
+    assert ([record.image_id for record in records], faults) == ([name], [])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
