@@ -10,7 +10,8 @@ from pipeline import cli, params, paths
 from pipeline.data import export, store
 from pipeline.data.formats import coco
 from pipeline.data.store import Store
-from pipeline.errors import ParamsError
+from pipeline.errors import ParamsError, PipelineError
+from pipeline.ops.masks import boxes_of
 from pipeline.structures import Objects, Sample
 
 
@@ -159,3 +160,29 @@ def test_a_smaller_mask_covers_a_larger_one_in_voc(tmp_path, info, sample):
     values = decode_values((tmp_path / "voc/SegmentationObject/a.png").read_bytes())
     assert (values == 2).sum() == 4
     assert (values == 1).sum() == 36 - 4
+
+
+@pytest.mark.parametrize("form", ["voc", "masks"])
+def test_masks_that_others_cover_are_told(tmp_path, info, sample, form):
+    masks = np.zeros((3, 20, 30), bool)
+    masks[0, 4:8, 4:8] = masks[1, 4:8, 4:6] = masks[2, 4:8, 6:8] = True
+    parts = {"area": np.array([16, 8, 8], np.float32), "iscrowd": np.zeros(3, bool)}
+    sample.objects = Objects(boxes_of(masks), np.array([0, 1, 1]), masks=masks, keypoints=np.zeros((3, 3, 3)), **parts)
+    with store.writing(tmp_path / "toy", info) as writer:
+        writer.add("train", store.to_row(sample))
+    assert "masks that others cover (1)" in export.export(Store(tmp_path / "toy"), form, tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["voc", "masks"])
+def test_more_classes_than_a_map_has_values_are_one_line(tmp_path, info, sample, form):
+    info.tasks = ["detection", "instance"]
+    info.classes = [f"class {number}" for number in range(255)]
+    sample.semantic = sample.segments = sample.captions = None
+    with store.writing(tmp_path / "toy", info) as writer:
+        writer.add("train", store.to_row(sample))
+    with pytest.raises(PipelineError, match=r"^toy: 255 classes, maps of 8 bits hold 254; fix: export as coco$"):
+        export.export(Store(tmp_path / "toy"), form, tmp_path / "out")
+    info.classes.pop()
+    with store.writing(tmp_path / "toy", info) as writer:
+        writer.add("train", store.to_row(sample))
+    export.export(Store(tmp_path / "toy"), form, tmp_path / "out")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from pipeline.data.store import Store
+from pipeline.errors import PipelineError
+from pipeline.structures import IGNORE
 
 # How encoded images start, and what their files may be called; the first is used where the name says otherwise.
 SUFFIXES = {
@@ -29,6 +34,7 @@ TRUTH = {
     "target": "targets",
 }
 NOT_ANYWHERE = re.compile(r"[\0-\x20\x7f/\\:*?\"<>|]")  # what Windows, or a list with one name in each line, refuses
+MAX_BYTES = 200  # of a stem; file systems take 255 of a name
 
 
 class FileNames:
@@ -64,8 +70,25 @@ class FileNames:
 
 def _plain(stem: str) -> str:
     """A stem that any system takes; what starts with a dot would be hidden, and with a dash an option."""
-    stem = NOT_ANYWHERE.sub("_", stem)[:200]
+    stem = NOT_ANYWHERE.sub("_", stem).encode()[:MAX_BYTES].decode(errors="ignore")
     return f"_{stem}" if not stem or stem[0] in ".-" else stem
+
+
+def check_maps(store: Store, num_classes: int) -> None:
+    """Whether maps of 8 bits hold so many classes beside a background and what is not scored.
+
+    Raises:
+        PipelineError: they do not.
+    """
+    if num_classes >= IGNORE:
+        raise PipelineError(
+            f"{store.info.name}: {num_classes} classes, maps of 8 bits hold {IGNORE - 1}; fix: export as coco"
+        )
+
+
+def hidden(instances: np.ndarray, objects: Sequence[Mapping[str, Any]]) -> int:
+    """How many masks of `objects` a map of their numbers, from 1, does not show, for others cover them."""
+    return sum(obj["mask"] is not None for obj in objects) - int(np.count_nonzero(np.unique(instances)))
 
 
 def put(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.formats import SPELLINGS, WHOLE, Fault, Places, Repeatable, Source, image_files, plain_info, shown
-from pipeline.data.formats.exporting import FileNames, kinds_of, left_out, put
+from pipeline.data.formats.exporting import FileNames, check_maps, hidden, kinds_of, left_out, put
 from pipeline.data.images import ImageError, decode_values
 from pipeline.data.instance_maps import majority, objects_of
 from pipeline.data.records import RawObject, Record
@@ -148,12 +148,15 @@ def write(folder: Path, store: Store) -> list[str]:
         In words, what the format has no place for.
 
     Raises:
-        PipelineError: the store has neither class maps nor masks.
+        PipelineError: the store has neither class maps nor masks, or more classes than a map has values.
     """
     info, names = store.info, FileNames()
     kinds = kinds_of(store)
     if not {"semantic", "masks"} & kinds:
         raise PipelineError(f"{info.name}: has no masks; fix: export it as coco, voc, yolo, imagefolder or csv")
+    if "masks" in kinds:
+        check_maps(store, len(info.classes))
+    num_hidden = 0
     for split_name in info.counts:
         split = store.split(split_name)
         for index in range(len(split)):
@@ -165,10 +168,12 @@ def write(folder: Path, store: Store) -> list[str]:
             put(folder / "masks" / split_name / stem, row["semantic"] if "semantic" in kinds else _png(semantic))
             if "masks" in kinds:
                 put(folder / "instances" / split_name / stem, _png(instances))
+                num_hidden += hidden(instances, row.get("objects") or [])
     classes = info.semantic_classes if "semantic" in kinds else ["background", *info.classes]
     lines = [f"  {value}: {json.dumps(name, ensure_ascii=False)}\n" for value, name in enumerate(classes)]
     put(folder / "classes.yaml", "".join(["names:\n", *lines]).encode())
-    return left_out(store, "objects", "masks", "semantic")
+    covered = [f"masks that others cover ({num_hidden})"] if num_hidden else []
+    return left_out(store, "objects", "masks", "semantic") + covered
 
 
 def _maps(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

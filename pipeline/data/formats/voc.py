@@ -27,7 +27,7 @@ from pipeline.data.formats import (
     plain_info,
     shown,
 )
-from pipeline.data.formats.exporting import FileNames, left_out, put
+from pipeline.data.formats.exporting import FileNames, check_maps, hidden, left_out, put
 from pipeline.data.formats.xml_file import parse, text_of
 from pipeline.data.images import decode_values
 from pipeline.data.records import RawObject, Record
@@ -117,14 +117,14 @@ def _listed(path: Path, root: Path) -> list[str]:
     """The names at the start of the lines of an image set; a second column (-1, 0, 1) says of which class it is."""
     name = shown(path, root)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # as bytes, for which only ASCII has spaces and line ends: names from macOS hold U+202F
+        lines = [[field.decode("utf-8-sig") for field in line.split()] for line in path.read_bytes().splitlines()]
     except FileNotFoundError:
         raise PipelineError(f"{name}: no such list of images; fix: name one of ImageSets/Main") from None
     except UnicodeDecodeError:
         raise PipelineError(f"{name}: not UTF-8; fix: save the file as UTF-8") from None
     ids: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        fields = line.split()
+    for number, fields in enumerate(lines, start=1):
         if not fields:
             continue
         if not is_inside(fields[0]):
@@ -305,12 +305,15 @@ def write(folder: Path, store: Store) -> list[str]:
         In words, what the format has no place for.
 
     Raises:
-        PipelineError: an image with more than 254 objects with masks.
+        PipelineError: more classes, or an image with more objects with masks, than the 254 that a map has values for.
     """
     from xml.etree import ElementTree
 
     info, names = store.info, FileNames()
     has_maps = "instance" in info.tasks or "semantic" in info.tasks
+    if has_maps:
+        check_maps(store, len(info.classes))
+    num_hidden = 0
     for split_name in info.counts:
         split, listed = store.split(split_name), []
         for index in range(len(split)):
@@ -327,9 +330,11 @@ def write(folder: Path, store: Store) -> list[str]:
                 put(folder / "SegmentationClass" / f"{stem}.png", _palette_png(semantic))
                 if "instance" in info.tasks:
                     put(folder / "SegmentationObject" / f"{stem}.png", _palette_png(instances))
+                    num_hidden += hidden(instances, row.get("objects") or [])
         put(folder / "ImageSets" / "Main" / f"{split_name}.txt", "".join(f"{stem}\n" for stem in listed).encode())
     stuff = ["stuff, which became background"] if -1 in info.thing_of_semantic[1:] else []
-    return left_out(store, "objects", "masks", "semantic") + stuff
+    covered = [f"masks that others cover ({num_hidden})"] if num_hidden else []
+    return left_out(store, "objects", "masks", "semantic") + stuff + covered
 
 
 def _tree(

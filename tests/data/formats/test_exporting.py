@@ -19,6 +19,7 @@ PNG, JPEG = b"\x89PNG\r\n", b"\xff\xd8\xff\xe0"
         (".png", PNG, "_.png.png"),
         ("../../etc/passwd", PNG, "passwd.png"),
         ("ä.png", PNG, "ä.png"),
+        (f"{'画' * 100}.png", PNG, f"{'画' * 66}.png"),  # 198 of 300 bytes; a file system takes 255
     ],
 )
 def test_a_name_is_the_sources_as_far_as_any_system_takes_it(file_name, data, expected):
