@@ -63,7 +63,14 @@ class Policy:
             ParamsError: a step would make truth that a store cannot hold.
         """
         for step in self.steps:
-            if isinstance(step, Mix) and (why := step.refusal(info)):
+            if isinstance(step, Mix):
+                why = step.refusal(info)
+            elif {"semantic", "panoptic"} & set(info.tasks) and geometry.blends_masks(step.transforms):
+                why = "a label map would get numbers of other classes; fix: leave mask_interpolation as it is, and "
+                why += "area_for_downscale at image"
+            else:
+                why = None
+            if why:
                 raise ParamsError(f"params.yaml {where}: {why}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -178,19 +178,34 @@ def areas_of(masks: np.ndarray) -> np.ndarray:
 def keeps_bits(transforms: Iterable[Any]) -> bool:
     """Whether transforms of albumentations move whole values of masks, so that eight masks can be moved as one."""
     import albumentations
-    import cv2
 
     return all(
-        keeps_bits(step.transforms)
-        if isinstance(step, albumentations.BaseCompose)
-        else isinstance(step, albumentations.ImageOnlyTransform)
-        or (
-            type(step).__name__ in MOVING
-            and getattr(step, "mask_interpolation", cv2.INTER_NEAREST) == cv2.INTER_NEAREST
-            and not np.any(getattr(step, "fill_mask", 0))
-        )
-        for step in transforms
+        isinstance(step, albumentations.ImageOnlyTransform)
+        or (type(step).__name__ in MOVING and not np.any(getattr(step, "fill_mask", 0)) and not blends_masks([step]))
+        for step in _single(transforms)
     )
+
+
+def blends_masks(transforms: Iterable[Any]) -> bool:
+    """Whether transforms of albumentations give masks values between theirs, which are numbers of other classes."""
+    import cv2
+
+    return any(
+        getattr(step, "mask_interpolation", cv2.INTER_NEAREST) not in (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
+        or getattr(step, "area_for_downscale", None) == "image_mask"
+        for step in _single(transforms)
+    )
+
+
+def _single(transforms: Iterable[Any]) -> Iterator[Any]:
+    """All transforms, those within others too."""
+    import albumentations
+
+    for step in transforms:
+        if isinstance(step, albumentations.BaseCompose):
+            yield from _single(step.transforms)
+        else:
+            yield step
 
 
 def _packed(masks: Sequence[np.ndarray]) -> np.ndarray:

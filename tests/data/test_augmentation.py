@@ -236,12 +236,30 @@ def test_masks_moved_as_bits_of_one_are_those_moved_one_by_one(sample, info, nam
         ({"name": "OneOf", "transforms": [{"name": "HorizontalFlip"}, {"name": "Blur"}]}, True),
         ({"name": "OneOf", "transforms": [{"name": "HorizontalFlip"}, {"name": "Morphological"}]}, False),
         ({"name": "Affine", "mask_interpolation": 1}, False),  # cv2.INTER_LINEAR
+        ({"name": "Resize", "height": 9, "width": 9, "area_for_downscale": "image"}, True),
+        ({"name": "Resize", "height": 9, "width": 9, "area_for_downscale": "image_mask"}, False),
         ({"name": "Affine", "fill_mask": 1}, False),
         ({"name": "ElasticTransform"}, False),
     ],
 )
 def test_masks_become_bits_only_where_whole_values_move(transform, as_bits):
     assert geometry.keeps_bits(compose([transform], WHERE).steps[0].transforms) is as_bits
+
+
+@pytest.mark.parametrize("option", [{"area_for_downscale": "image_mask"}, {"mask_interpolation": 1}])
+def test_label_maps_are_never_blended(sample, info, option):
+    resize = {"name": "Resize", "height": 9, "width": 9, **option}
+    policy = compose([{"name": "OneOf", "transforms": [FLIP, resize]}], WHERE)
+    with pytest.raises(
+        ParamsError, match=r"transforms: a label map would get numbers of other classes; fix: leave mas"
+    ):
+        policy.check(info, WHERE)
+    policy.check(replace(info, tasks=["detection", "instance"]), WHERE)
+    # masks of objects are 0 or 1, moved one by one: 20 x 30 pixels on 9 x 9, of which the cat has 36
+    sample = replace(sample, semantic=None, segments=None)
+    copy = apply(sample, replace(info, tasks=["detection", "instance"]), resize, min_visibility=0)
+    assert copy.objects.masks[0].sum() == pytest.approx(36 * 81 / 600, abs=4)
+    assert not (copy.objects.masks[0] & copy.objects.masks[1]).any()
 
 
 def test_mirror_exchanges_sides_and_leaves_the_rest():
