@@ -48,12 +48,14 @@ class Asset:
         checksum: "sha256:..." or "md5:..." as its publisher states it; empty: none is published, so that only the
             size and the archive's own checks tell a damaged file.
         size: in bytes, if known.
+        may_be_empty: whether no bytes at all may be the whole file.
     """
 
     name: str
     urls: tuple[str, ...]
     checksum: str = ""
     size: int | None = None
+    may_be_empty: bool = False
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.name).parts
@@ -199,7 +201,7 @@ def _fault(path: Path, asset: Asset) -> str:
         found = checksum_of(path, asset.checksum.partition(":")[0])
         if found != asset.checksum:
             return f"wrong checksum (expected {asset.checksum}, got {found})"
-    return "" if size else "empty"
+    return "" if size or asset.may_be_empty else "empty"
 
 
 def _is_web_page(start: bytes, asset: Asset) -> bool:
@@ -290,7 +292,7 @@ class _Download:
             if validator:
                 headers["If-Range"] = validator
         with _asked(session, self.url, headers) as answer:
-            start = self._start(answer, offset)
+            start = self._start(answer, offset, validator)
             if start is None:
                 return
             paths.write_json(self.state, {"address": redacted(self.url), "validator": _validator_of(answer.headers)})
@@ -304,18 +306,20 @@ class _Download:
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
-    def _start(self, answer: requests.Response, offset: int) -> int | None:
-        """Where the answer's bytes belong in the part; None if the part is whole already."""
+    def _start(self, answer: requests.Response, offset: int, validator: str) -> int | None:
+        """Where the answer's bytes belong in the part of that validator; None if the part is whole already."""
         status = answer.status_code
         if status == 200:
             self._discard()  # the server ignores Range, or the file is another one by now
             return 0
         if status == 206:
             match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-            if match and int(match[1]) == offset:
+            # not every server knows If-Range
+            is_same = not validator or _validator_of(answer.headers) in ("", validator)
+            if match and int(match[1]) == offset and is_same:
                 return offset
             self._discard()
-            raise _Interrupted("it sent another range than was asked for")
+            raise _Interrupted("it sent another range than was asked for" if is_same else "the file there has changed")
         if status == 416 and offset:
             if answer.headers.get("Content-Range", "") == f"bytes */{offset}":
                 return None

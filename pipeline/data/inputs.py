@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from pipeline.data import download, originals
 from pipeline.data.download import Asset
@@ -23,7 +24,8 @@ STAMPS = ("size", "ETag", "etag", "md5", "Content-MD5", "mtime", "LastModified",
 def folder_of(inputs: str) -> Path:
     """The folder that holds the files; copied into the shared cache from an address, and unpacked from an archive.
 
-    A copy is made anew when the sizes, dates or ETags at the address are others than before.
+    A copy is made anew when the sizes, dates or ETags at the address are others than before; a web server's page of a
+    folder tells names alone.
 
     Args:
         inputs: a path (that DVC may track), or an address of one of `SCHEMES`.
@@ -105,10 +107,14 @@ def _copied_file(files: Any, place: str, address: str) -> Path:
 def _copied_folder(files: Any, place: str, shown: str) -> Path:
     found = files.find(place, detail=True)
     root = place.rstrip("/") + "/"
-    details = [(name.removeprefix(root), info) for name, info in found.items() if name != place]
+    is_web = root.startswith("https://")
+    # a server's page of a folder has links that sort it, too, and perhaps one to itself
+    listed = {name.removeprefix(root): info for name, info in found.items() if not (is_web and "?" in name)}
+    details = [(name, info) for name, info in listed.items() if name and name != place]
     if not details:
         raise PipelineError(f"{shown}: no file there; fix: write the address of a folder or of an archive")
-    for name, _ in details:
+    names = {name: unquote(name) if is_web else name for name, _ in details}
+    for name in names.values():
         if not is_inside(name):
             raise PipelineError(f"{shown}: a file outside of the folder ({name!r}); fix: name its own folder")
     key = _key(root, details)
@@ -116,11 +122,11 @@ def _copied_folder(files: Any, place: str, shown: str) -> Path:
     with download.locked(folder):
         if not folder.exists():
             with written_whole(folder) as temporary:
-                for name, _ in progress(details, f"copy {shown}", total=len(details)):
+                for listed_name, name in progress(names.items(), f"copy {shown}", total=len(names)):
                     (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                    if root.startswith("https://"):  # which follows redirects to https alone
-                        received = download.fetch(Asset(f"inputs/{key}/{name}", (root + name,)))
-                        os.replace(received, temporary / name)
+                    if is_web:  # by what follows redirects to https alone
+                        asset = Asset(f"inputs/{key}/{name}", (root + listed_name,), may_be_empty=True)
+                        os.replace(download.fetch(asset), temporary / name)
                     else:
                         _get(files, root + name, temporary / name, shown)
     return folder

@@ -25,6 +25,7 @@ class Play:
         cut: bytes of the body after which the connection is closed.
         stall: seconds to wait there before.
         ranges: whether a Range is obeyed.
+        conditions: whether an If-Range is.
         length: whether the length of the body is said; without it the end of the connection ends the body.
         chunked: whether the body comes in chunks, the last of which is empty, instead.
         headers: sent too; an ETag makes If-Range work.
@@ -35,6 +36,7 @@ class Play:
     cut: int | None = None
     stall: float = 0.0
     ranges: bool = True
+    conditions: bool = True
     length: bool = True
     chunked: bool = False
     headers: dict[str, str] = field(default_factory=dict)
@@ -124,7 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _start(self, play: Play) -> int:
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         condition = self.headers.get("If-Range")
-        is_same = condition is None or condition in (play.headers.get("ETag"), play.headers.get("Last-Modified"))
+        is_same = not play.conditions or condition in (
+            None,
+            play.headers.get("ETag"),
+            play.headers.get("Last-Modified"),
+        )
         return int(asked[1]) if asked and play.ranges and is_same else 0
 
     def _send_headers(self, headers: dict[str, str]) -> None:

@@ -147,6 +147,14 @@ def test_a_file_that_changed_in_between_is_received_from_the_start(server, cache
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("checksum", ["", SHA256])
+def test_a_server_that_ignores_if_range_does_not_mix_two_versions(server, cache, checksum):
+    old = Play(cut=1_500_000, content=b"\1" * len(CONTENT), headers={"ETag": '"old"'})
+    url = server.serve("f", CONTENT, [old, Play(headers=TAG, conditions=False)])
+    assert fetch(asset(url, checksum=checksum)).read_bytes() == CONTENT
+    assert server.ranges() == [None, "bytes=1500000-", None]
+
+
 def test_a_part_of_other_bytes_is_thrown_away_and_received_again(server, cache):
     plays = [Play(cut=1_500_000, content=b"\1" * len(CONTENT)), Play()]
     assert fetch(asset(server.serve("f", CONTENT, plays))).read_bytes() == CONTENT

@@ -1,4 +1,5 @@
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -125,6 +126,26 @@ def test_a_folder_at_an_https_address_comes_through_no_http(tmp_path, cache, mon
     assert asked == [(f"{root}/images/a.png",), (f"{root}/labels.csv",)]
     assert folder_of(root) == folder
     assert len(asked) == 2
+
+
+def test_names_of_a_folder_at_an_https_address_are_decoded_and_links_that_sort_are_no_files(server, cache, monkeypatch):
+    """As fsspec finds them in a page of Apache's."""
+    import fsspec
+
+    root = "https://example.org/shelf"
+    served = {"my%20b%C3%A4r.png": b"a", "labels/100%25.txt": b"c", "labels/nothing.txt": b""}
+    addresses = {f"{root}/{name}": server.serve(name, content) for name, content in served.items()}
+    links = ["", "?C=N;O=D", "labels/?C=M;O=A"]
+
+    class Files:
+        def find(self, place, detail):
+            return {name: {"size": None} for name in [*(f"{root}/{link}" for link in links), *addresses]}
+
+    fetch = download.fetch
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda address: (Files(), address))
+    monkeypatch.setattr(download, "fetch", lambda asset: fetch(replace(asset, urls=(addresses[asset.urls[0]],))))
+    expected = {"my bär.png": b"a", "labels/100%.txt": b"c", "labels/nothing.txt": b""}
+    assert contents(folder_of(root)) == expected
 
 
 def test_a_copy_that_is_cut_leaves_nothing(shelf, cache, monkeypatch):
