@@ -52,6 +52,8 @@ TASKS = {  # which kind of truth a role brings
     "target": "regression",
 }
 
+MAX_CLASSES = 2**20  # that are named by their numbers alone; ids of other things would fill the memory with names
+
 OBJECT_ROLES = ("bbox", "mask", "category", "area", "iscrowd")
 OPTIONAL_ROLES = ("area", "iscrowd")  # of which a row may have none
 
@@ -234,9 +236,15 @@ class _Survey:
         """The names that occur, sorted; of numbers, all from 0 to the greatest."""
         if not {"label", "category"} & self.mapped.columns.keys():
             return []
-        values = {value for row in self.rows for value in (row.label, *row.categories)} - {None}
+        values = {_number(value) for row in self.rows for value in (row.label, *row.categories)} - {None}
         if all(isinstance(value, int) for value in values):
-            return [str(number) for number in range(max(values, default=-1) + 1)]
+            greatest = max(values, default=-1)
+            if greatest >= MAX_CLASSES:
+                raise ParamsError(
+                    f"{self.mapped.where}.classes: missing, and the numbers of classes go up to {greatest}; fix: list "
+                    "the names of classes 0, 1, ... there, and number the rows by them"
+                )
+            return [str(number) for number in range(greatest + 1)]
         return sorted(str(value) for value in values)
 
     def dealt(self, seed: int) -> dict[str, str]:
@@ -359,9 +367,13 @@ def _encoded(value: Any, part: Part, role: str) -> tuple[Encoded, str]:
 
 def _class(value: Any, known: Mapping[str, int]) -> int:
     """A class index; what is none is returned as it is, for ingest to name."""
-    if isinstance(value, str):
-        return known.get(value, cast(int, value))
-    return int(value) if isinstance(value, bool) else value
+    return known.get(value, cast(int, value)) if isinstance(value, str) else _number(value)
+
+
+def _number(value: Any) -> Any:
+    """A truth value or a whole float, such as pandas makes of whole numbers, as an integer; anything else as it is."""
+    is_whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    return int(value) if is_whole else value
 
 
 def _objects(row: Mapping[str, Any], mapped: Mapped, known: Mapping[str, int], image: Encoded) -> list[RawObject]:

@@ -275,3 +275,16 @@ def test_label_and_category_of_other_classes_are_refused(tmp_path):
     source = table([{"i": IMAGES[0], "l": 0, "b": [], "c": []}], features)
     with pytest.raises(ParamsError, match="label and category have different classes"):
         stored(tmp_path, source, {"image": "i", "label": "l", "bbox": "b", "category": "c"})
+
+
+def test_whole_numbers_that_pandas_made_floats_are_class_indices(tmp_path):
+    rows = [{"image": IMAGES[index], "label": label} for index, label in enumerate([0.0, 2.0, 1.0])]
+    store = stored(tmp_path, table(rows), {"image": "image", "label": "label"})
+    assert store.info.classes == ["0", "1", "2"]
+    assert store.split("train").column("label") == [0, 2, 1]
+
+
+def test_ids_of_other_things_are_no_class_numbers(tmp_path):
+    rows = [{"image": IMAGES[0], "label": 2**31}]
+    with pytest.raises(ParamsError, match=r"options\.classes: missing, and the numbers of classes go up to 2147483648"):
+        stored(tmp_path, table(rows), {"image": "image", "label": "label"})

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipeline.data.columns import SPLIT_NAMES, BoxFormat, Mapped, Part, Row, Table, write
+from pipeline.data.download import redacted
 from pipeline.data.ingest import OnError
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
 from pipeline.structures import SPLITS, DatasetInfo
@@ -60,6 +61,8 @@ def prepare(
         attribution: who made them.
     """
     where = f"params.yaml datasets.{folder.name}"
+    if "://" in inputs:
+        raise ParamsError(f"{where}.inputs: no path ({redacted(inputs)}); fix: copy it to this machine, write its path")
     files = _files(Path(inputs), splits, where)
     first = _schema(next(path for paths in files.values() for path in paths))
     root = Path(inputs) if Path(inputs).is_dir() else Path(inputs).parent

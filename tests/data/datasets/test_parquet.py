@@ -192,6 +192,13 @@ def test_a_file_that_lacks_a_column_is_named(tmp_path):
         prepare(tmp_path, tmp_path / "data", columns={**MAPPING, "target": "other"}, val=0.0, test=0.0)
 
 
+def test_an_address_is_refused_without_its_secrets(tmp_path):
+    address = "https://me:secret@example.org/a.parquet?token=secret"
+    message = r"toy\.inputs: no path \(https://example\.org/a\.parquet\?\.\.\.\); fix: copy it to this machine"
+    with pytest.raises(ParamsError, match=message):
+        prepare(tmp_path, address)
+
+
 def test_a_folder_without_files_is_refused(tmp_path):
     with pytest.raises(PipelineError, match=r"datasets\.toy\.inputs: no Parquet file at"):
         prepare(tmp_path, tmp_path / "nothing")
