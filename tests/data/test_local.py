@@ -335,6 +335,18 @@ def test_shares_deal_out_the_train_images_of_a_table_alone(mine):
         prepared(mine / "toy", inputs="in", format="csv", shares=shares)
 
 
+def test_what_is_wrong_with_an_image_is_told_of_the_split_that_it_is_dealt_to(mine):
+    for index in range(6):
+        picture(mine / f"in/images/{index}.png")
+        put(mine / f"in/labels/{index}.txt", "0 0.5 0.5 0.5 0.5\n7 0.5 0.5 0.2 0.2\n")
+    shares = {"train": 0.5, "val": 0.5}
+    store = prepared(mine / "toy", inputs="in", format="yolo", classes=["cat"], shares=shares, on_error="skip")
+    told = {finding.file: finding.split for finding in findings.read(store.folder)}
+    dealt = {name: split for split in shares for name in store.split(split).column("image_id")}
+    assert told == {f"labels/{name}.txt:2": split for name, split in dealt.items()}
+    assert sorted(told.values()) == ["train"] * 3 + ["val"] * 3
+
+
 def test_an_image_in_two_lists_of_voc_is_told(mine):
     write_voc(mine / "in")
     for split, stem in (("train", "a1"), ("val", "a1")):

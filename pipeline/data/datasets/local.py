@@ -6,6 +6,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -277,9 +278,12 @@ class _Dataset:
         """All records in their final splits, and what the readers found wrong."""
         for split in self.read:
             for item in self._part(split):
+                dealt = self.dealt.get(item.image_id, item.split)
                 if isinstance(item, Record):
-                    item.split = self.dealt.get(item.image_id, item.split)
-                yield item
+                    item.split = dealt
+                    yield item
+                else:
+                    yield replace(item, split=dealt)
 
     def deal(self, shares: Mapping[Any, float], *, seed: int, stratify: bool) -> None:
         """Deals out the undivided images, or those of train."""
@@ -315,11 +319,13 @@ class _Dataset:
     def _part(self, split: str) -> Iterator[Record | Fault]:
         is_prefixed = len(self.read) > 1 and not self.has_own_ids
         for item in self.read[split].records:
-            if isinstance(item, Record):
-                if is_prefixed:
-                    item.image_id = f"{split}/{item.image_id}"
-                if self.group is not None:
-                    item.group = self._group_of(item.file_name)
+            own_id = f"{split}/{item.image_id}" if is_prefixed else item.image_id
+            if isinstance(item, Fault):
+                yield replace(item, image_id=own_id)
+                continue
+            item.image_id = own_id
+            if self.group is not None:
+                item.group = self._group_of(item.file_name)
             yield item
 
     def _group_of(self, file_name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -38,6 +38,7 @@ class Fault:
         what: what is wrong, beginning with the key where there is one.
         fix: what to do.
         action: what is done where faults are skipped.
+        image_id: of the image that it is about, whose split is not known yet where images are dealt out; or empty.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Fault:
     what: str
     fix: str
     action: Action = DROPPED
+    image_id: str = ""
 
     def __str__(self) -> str:
         index = "" if self.index is None else f"#{self.index}"
@@ -54,6 +56,11 @@ class Fault:
 
 
 Records = Iterable[Record | Fault]
+
+
+def about(image_id: str, items: Records) -> Iterator[Record | Fault]:
+    """The items, each fault marked with the image that it is about."""
+    return (replace(item, image_id=image_id) if isinstance(item, Fault) else item for item in items)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from pipeline.data.formats import (
     Places,
     Repeatable,
     Source,
+    about,
     first_folder,
     is_inside,
     plain_info,
@@ -328,7 +329,7 @@ class _Reader:
             indices[role], faults = file.by_image(self.split, images)
             yield from faults
         for image in images.values():
-            yield from self._record(image, indices, owner)
+            yield from about(str(image.id), self._record(image, indices, owner))
 
     def _images(self) -> Generator[Fault, None, dict[Id, Image]]:
         """Yields what is wrong with the entries of images, returns the others by id."""

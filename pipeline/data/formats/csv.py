@@ -216,10 +216,9 @@ class _Reader:
                 yield record
 
     def _fault(self, record: Record, number: int, error: ValueError, action: Action) -> Fault:
-        split = record.split or "train"
-        return Fault(
-            "row", split, f"{self.table.name}:{number}", None, str(error), "correct or remove this row", action
-        )
+        split, place = record.split or "train", f"{self.table.name}:{number}"
+        fix = "correct or remove this row"
+        return Fault("row", split, place, None, str(error), fix, action, image_id=record.image_id)
 
     def _of_image(self, record: Record, row: Mapping[str, str], *, is_first: bool) -> None:
         """What every row says of the image as a whole, which must agree."""

@@ -21,6 +21,7 @@ from pipeline.data.formats import (
     Places,
     Repeatable,
     Source,
+    about,
     first_folder,
     image_files,
     is_inside,
@@ -192,7 +193,7 @@ class _Reader:
                 fix = "correct the file or write it anew"
                 yield Fault("annotation file", self.split, name, None, str(error), fix, "dropped image")
                 continue
-            yield from self._record(image_id, name, tree)
+            yield from about(image_id, self._record(image_id, name, tree))
 
     def _record(self, image_id: str, name: str, tree: ElementTree.Element) -> Iterator[Record | Fault]:
         image = self.images[image_id]

@@ -21,6 +21,7 @@ from pipeline.data.formats import (
     Places,
     Repeatable,
     Source,
+    about,
     files_below,
     first_folder,
     image_files,
@@ -216,7 +217,7 @@ class _Reader:
             if size is None:  # shows nothing, or is no image, which is told where it is decoded
                 yield record
                 continue
-            yield from self._fill(record, lines, size)
+            yield from about(record.image_id, self._fill(record, lines, size))
             yield record
 
     def _fill(self, record: Record, lines: list[tuple[int, list[str]]], size: tuple[int, int]) -> Iterator[Fault]:
