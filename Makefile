@@ -1,4 +1,4 @@
-# Needs Python 3.11 or newer, git, make and a package index; everything else is set up here, in .venv.
+# Needs Python 3.11 to 3.14, git, make and a package index; everything else is set up here, in .venv.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := $(CURDIR)/.venv/bin
