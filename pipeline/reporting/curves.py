@@ -114,7 +114,7 @@ def overlay(
 
     Args:
         title: the accessible name.
-        quantity: a column of training.csv, such as `loss`; with it that of the validation split, dashed.
+        quantity: a column of training.csv, such as `loss`; with it that of the validation split, dashed, or a ring.
         sides: what a training is called -> columns by name, `epoch` among them.
         heading: above the vertical axis.
         x_label: below the horizontal axis.
@@ -132,7 +132,7 @@ def overlay(
                 keys.setdefault(label, Line((), colour))
     if all(len(line.points) < 2 for line in lines):
         return ""
-    if {line.dash for line in lines} == {0, 1}:
+    if any(line.dash for line in lines):
         keys["validation"] = Line((), None, 1)
     return _chart(title, lines, keys, heading, x_label)
 
@@ -212,7 +212,8 @@ def _chart(title: str, lines: Sequence[Line], keys: Mapping[str, Line], heading:
     for line in lines:
         if len(line.points) == 1:
             x, y = line.points[0]
-            parts.append(f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" style="fill:{line.paint}"/>')
+            style = f"fill:none;stroke:{line.paint};stroke-width:2" if line.dash else f"fill:{line.paint}"
+            parts.append(f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" style="{style}"/>')
         else:
             path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in line.points)
             parts.append(f'<polyline points="{path}" {line.style}/>')

@@ -119,6 +119,21 @@ def test_an_overlay_has_a_colour_for_each_side_and_dashes_for_validation():
     assert [text.text for text in root.iter("text")][-3:] == ["base", "head", "validation"]
 
 
+def test_an_overlay_says_where_all_of_it_is_of_validation():
+    scores = {"epoch": [1.0, 2.0], "val_top1": [0.3, 0.4]}
+    root = ET.fromstring(overlay("t", "top1", {"base": scores, "head": scores}))
+    assert [text.text for text in root.iter("text")][-3:] == ["base", "head", "validation"]
+
+
+def test_a_lone_point_of_validation_is_a_ring():
+    fitted = {"epoch": [1.0], "loss": [1.0], "val_loss": [2.0]}
+    root = ET.fromstring(overlay("t", "loss", {"base": BASE, "head": fitted}))
+    assert [circle.attrib["style"] for circle in root.iter("circle")] == [
+        "fill:var(--series-1)",
+        "fill:none;stroke:var(--series-1);stroke-width:2",
+    ]
+
+
 def test_sides_of_an_overlay_share_their_axes():
     # epochs 1..3 and losses 1..3: the head's second and last epoch lies in the middle of the axis, its loss at the foot
     root = ET.fromstring(overlay("t", "loss", {"base": BASE, "head": HEAD}))
