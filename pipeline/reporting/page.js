@@ -1,5 +1,5 @@
 "use strict";
-// Sorting of tables and galleries that can be filtered. Without it the page shows all it has, unsorted.
+// Sorting of tables, pictures that can be enlarged, galleries that can be filtered. Without it the page shows all it has.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -50,6 +50,16 @@ function makeSortable(table) {
   });
 }
 
+// Labels of a large picture are too small to read in half a card: a click or the enter key gives it the whole, and
+// on a phone its own size, to scroll.
+function makeEnlargeable(figure) {
+  const button = element("button", { type: "button", class: "enlarge", title: "Enlarge", "aria-expanded": "false" });
+  const image = figure.querySelector("img");
+  image.replaceWith(button);
+  button.append(image);
+  button.addEventListener("click", () => button.setAttribute("aria-expanded", figure.classList.toggle("wide")));
+}
+
 function marks(figure, item, colours) {
   const drawing = shape("svg", { viewBox: `0 0 ${item.width} ${item.height}`, role: "img" });
   drawing.append(shape("title", {}, item.id));
@@ -73,7 +83,10 @@ function marks(figure, item, colours) {
           "stroke-width": size / 6, "stroke-dasharray": side === "truth" ? `${size / 3}` : "none",
         }));
         if (side === "answer") {
-          group.append(shape("text", { x: left + size / 5, y: Math.max(top - size / 4, size), "font-size": size }, `${mark.label}${score}`));
+          const anchor = left > 0.5 * item.width ? "end" : "start"; // towards the nearer edge it would be cut
+          const x = anchor === "end" ? right - size / 5 : left + size / 5;
+          const place = { x, y: Math.max(top - size / 4, size), "font-size": size, "text-anchor": anchor };
+          group.append(shape("text", place, `${mark.label}${score}`));
         }
         groups.push(group);
       }
@@ -85,6 +98,18 @@ function marks(figure, item, colours) {
   }
   figure.append(drawing, element("figcaption", {}, item.id), lines);
   return drawn;
+}
+
+// Of labels that would lie over each other the best answer's stays; the list below the picture has them all.
+function separateLabels(figure) {
+  const taken = [];
+  for (const text of [...figure.querySelectorAll(".answer:not([data-hidden]) text")].reverse()) {
+    text.removeAttribute("data-hidden");
+    const { x, y, width, height } = text.getBBox();
+    const isOver = taken.some((o) => x < o.x + o.width && o.x < x + width && y < o.y + o.height && o.y < y + height);
+    text.toggleAttribute("data-hidden", isOver);
+    if (!isOver) taken.push({ x, y, width, height });
+  }
 }
 
 function option(text) {
@@ -133,6 +158,7 @@ function makeGallery(place) {
       const hidden = own.length > 0 && !matches && Boolean(label?.value || kind?.value);
       figure.toggleAttribute("data-hidden", hidden);
       numShown += !hidden;
+      separateLabels(figure);
       for (const picture of figure.querySelectorAll(".layer")) {
         picture.style.opacity = picture.dataset.layer === layer.value ? opacity.value : 0;
       }
@@ -144,6 +170,7 @@ function makeGallery(place) {
 }
 
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
+for (const figure of document.querySelectorAll("figure:not(.wide):has(> img)")) makeEnlargeable(figure);
 for (const gallery of document.querySelectorAll(".gallery")) {
   const details = gallery.closest("details");
   details.addEventListener("toggle", () => makeGallery(gallery), { once: true });

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline.metrics.comparison import Difference
 from pipeline.params import Params
 from pipeline.reporting import page, summary
 from pipeline.reporting.contents import DataReport, read_contents
+from pipeline.reporting.contrasts import Contrast
 from pipeline.reporting.scores import KINDS, printed, score
 
 VOID = {"meta", "link", "img", "br", "line", "circle", "polyline"}
@@ -303,10 +305,50 @@ def test_a_browser_opens_it_from_disk_without_complaint(job: Params, html, brows
         entry["message"] for entry in browser.get_log("performance") if "Network.requestWillBeSent" in entry["message"]
     ]
     assert all(re.search(r'"url":"(file|data):', message) for message in asked)
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    )
+    resize(browser, 360)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+
+
+def resize(browser, width: int) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_on_a_phone_each_cell_stands_below_the_heading_of_its_column(job: Params, browser, tmp_path):
+    chance = Difference("top1", 0.2, 0.5, 0.1, 0.4, 0.01, 0.01, "better")
+    contrast = Contrast("a", "It learns.", "classification", "test", "resnet_digits", "chance", chance, "shows", "")
+    place = tmp_path / "index.html"
+    place.write_text(page.render(read_contents(job), [contrast]), encoding="utf-8")
+    resize(browser, 360)
+    browser.get(place.as_uri())
+    shown = """return [...document.querySelectorAll("main table")].filter(t => t.tHead).map(t =>
+        [t.tHead.rows[0], t.tBodies[0].rows[0]].map(row => [...row.cells].map(c => getComputedStyle(c).display)))"""
+    tables = browser.execute_script(shown)
+    assert len(tables) > 6
+    assert all(head == first for head, first in tables)
+    assert browser.find_elements("css selector", ".contrasts tbody td")[-1].text.startswith("+0.300")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_picture_is_enlarged_by_keyboard_and_made_small_again(html, browser, tmp_path):
+    place = tmp_path / "index.html"
+    place.write_text(html, encoding="utf-8")
+    for width, grows_by in ((1400, 1.8), (360, 1.3)):
+        resize(browser, width)
+        browser.get(place.as_uri())
+        button = browser.find_element("css selector", ".pictures > figure + figure > .enlarge")
+        image = button.find_element("css selector", "img")
+        browser.execute_script("arguments[0].style.width = '900px'", image)  # the pictures of the test are tiny
+        small = image.size["width"]
+        button.send_keys("\n")
+        assert button.get_attribute("aria-expanded") == "true"
+        assert image.size["width"] > grows_by * small
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        button.send_keys("\n")
+        assert button.get_attribute("aria-expanded") == "false"
+        assert image.size["width"] == small
+    assert browser.get_log("browser") == []
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -367,6 +409,30 @@ def test_tables_sort_and_galleries_filter_in_a_browser(html, browser, tmp_path):
     choose(1, "bird")
     assert visible(".item rect") == 3
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_of_labels_that_lie_over_each_other_the_best_is_read(job: Params, browser, tmp_path):
+    contents = read_contents(job)
+    gallery = next(one.gallery for members in contents.kinds.values() for one in members if one.gallery)
+    item = next(item for item in gallery["items"] if len(item["answers"]) > 1)
+    first, second = item["answers"][:2]
+    second["box"] = [side + 1 for side in first["box"]]
+    second["score"] = first["score"] - 0.01
+    place = tmp_path / "index.html"
+    place.write_text(page.render(contents), encoding="utf-8")
+    resize(browser, 1200)
+    browser.get(place.as_uri())
+    browser.find_element("css selector", "details:has(.gallery) > summary").send_keys("\n")
+    wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait(browser, 5)
+    wait.until(lambda _: browser.find_elements("css selector", ".item text"))
+    figure = next(
+        one for one in browser.find_elements("css selector", ".item") if item["id"] in one.get_attribute("textContent")
+    )
+    shown = [text.text for text in figure.find_elements("css selector", "text") if text.is_displayed()]
+    assert f"{first['label']} {first['score']:.2f}" in shown
+    assert f"{second['label']} {second['score']:.2f}" not in shown
+    assert f"said {second['label']} {second['score']:.2f}" in figure.text
 
 
 def test_a_gallery_cannot_end_its_script(html):
