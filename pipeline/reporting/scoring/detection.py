@@ -68,6 +68,14 @@ def judge(name: str, truth: Truth, found: Found, kind: Kind) -> Judged:
     Raises:
         PipelineError: masks of another size than their image's.
     """
+    for index, (image, mask) in enumerate(zip(found.images, found.masks, strict=False)):
+        size = truth.sizes[image]
+        if size is not None and tuple(mask["size"]) != tuple(size):
+            given, wanted = (f"{height} x {width}" for height, width in (mask["size"], size))
+            raise PipelineError(
+                f"{name}#{index} segmentation: a mask of {given} pixels, the image has {wanted}; "
+                "fix: encode the mask of the whole image"
+            )
     shown = columns(found, kind, len(truth.keypoints))
     sigmas = None
     if kind == "keypoints" and len(truth.keypoints) != len(overlaps.COCO_SIGMAS):

@@ -344,6 +344,15 @@ def test_a_mask_that_is_shorter_than_its_image_is_refused(files, capsys):
     assert "the mask is 200 x 301" in refused(files, capsys, task="instance")
 
 
+def test_a_mask_of_width_and_height_in_the_wrong_order_is_refused(files, capsys):
+    """It has as many pixels as its image, and would overlap nothing."""
+    results = json.loads((files / "results.json").read_text())
+    results[3]["segmentation"]["size"] = [300, 200]
+    (files / "results.json").write_text(json.dumps(results))
+    says = "results.json#3 segmentation: a mask of 300 x 200 pixels, the image has 200 x 300"
+    assert says in refused(files, capsys, task="instance")
+
+
 def test_a_fault_in_the_truth_is_named(files, capsys):
     truth = json.loads((files / "truth.json").read_text())
     truth["annotations"][4]["image_id"] = 12345
