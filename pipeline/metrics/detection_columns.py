@@ -35,12 +35,11 @@ class Detections:
     keypoints: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        self.boxes, self.scores, self.labels = _floats(self.boxes), _floats(self.scores), np.asarray(self.labels)
+        self.boxes, self.scores, self.labels = _floats(self.boxes), _floats(self.scores), _whole(self.labels)
         if not self.boxes.size:
             self.boxes = self.boxes.reshape(0, 4)
         if self.boxes.shape[1:] != (4,):
             raise ValueError(f"boxes must be [N, 4], got {self.boxes.shape}")
-        self.labels = self.labels.astype(np.int64, copy=False)
 
 
 @dataclass
@@ -99,12 +98,23 @@ def _floats(values: Any) -> np.ndarray:
     return found if found.dtype.kind == "f" else found.astype(np.float64)
 
 
+def _whole(values: Any) -> np.ndarray:
+    """An array of int64."""
+    given = np.asarray(values)
+    with np.errstate(invalid="ignore"):  # NaN
+        found = given.astype(np.int64, copy=False)
+    for index in np.flatnonzero(found != given)[:1] if given.dtype.kind == "f" else ():
+        raise ValueError(f"a label or image is no whole number ({given[index]})")
+    return found
+
+
 def _bring_to_types(columns: DetectionColumns | ObjectColumns) -> None:
     """Each column as documented: as indices 0 and 1 would not say what bools say, and narrow integers overflow."""
-    kinds = dict.fromkeys(("images", "labels"), np.int64) | dict.fromkeys(("iscrowd", "ignored"), np.bool_)
     for name, values in vars(columns).items():
-        if name != "masks" and values is not None:
-            setattr(columns, name, np.asarray(values, kinds.get(name, np.float64)))
+        if name in ("images", "labels"):
+            setattr(columns, name, _whole(values))
+        elif name != "masks" and values is not None:
+            setattr(columns, name, np.asarray(values, np.bool_ if name in ("iscrowd", "ignored") else np.float64))
 
 
 def columns_of(predictions: Sequence[Detections], kind: Kind = "boxes") -> DetectionColumns:

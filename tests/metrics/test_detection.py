@@ -292,6 +292,16 @@ def test_detections_may_be_lists_and_whole_numbers():
         Detections(np.zeros((4, 3)), np.zeros(4), np.zeros(4))
 
 
+@pytest.mark.parametrize("label", [0.9, np.nan])
+def test_labels_that_are_no_whole_numbers_are_refused(label):
+    """.9 would be taken for class 0."""
+    labels = np.array([0, label])
+    with pytest.raises(ValueError, match=r"a label or image is no whole number \((0.9|nan)\)"):
+        Detections(np.zeros((2, 4)), np.zeros(2), labels)
+    with pytest.raises(ValueError, match=r"a label or image is no whole number \((0.9|nan)\)"):
+        detection.DetectionColumns(np.zeros(2), labels, np.zeros(2), np.zeros((2, 4)))
+
+
 @pytest.mark.parametrize("iscrowd", [[0, 0, 1], np.array([0, 0, 1], np.uint8)])
 def test_a_crowd_may_be_told_by_0_and_1_as_in_cocos_files(iscrowd):
     """As indices they would make crowds of the first two."""
