@@ -336,7 +336,7 @@ class _Reader:
         images: dict[Id, Image] = {}
         names: dict[str, Id] = {}
         for file in self.files.values():
-            own: set[Id] = set()
+            own: set[str] = set()  # as text, in which images are named later on
             for position, raw in enumerate(file.images):
                 for item in self._image(file, position, raw, images, names, own):
                     if isinstance(item, Fault):
@@ -347,7 +347,7 @@ class _Reader:
         return images
 
     def _image(
-        self, file: File, position: int, raw: msgspec.Raw, images: dict[Id, Image], names: dict[str, Id], own: set[Id]
+        self, file: File, position: int, raw: msgspec.Raw, images: dict[Id, Image], names: dict[str, Id], own: set[str]
     ) -> Iterator[Image | Fault]:
         place = f"images[{position}]"
         action: Any = "dropped image"
@@ -357,7 +357,7 @@ class _Reader:
             yield Fault("image entry", self.split, file.name, place, str(error), "correct this entry", action)
             return
         known = images.get(image.id)
-        if image.id in own:
+        if str(image.id) in own:
             what = f"id: another image of this file has it too ({image.id!r})"
             yield Fault("duplicate image id", self.split, file.name, place, what, "number the images", action)
         elif known is not None and known.file_name != image.file_name:
@@ -372,7 +372,7 @@ class _Reader:
             yield Fault("duplicate image", self.split, file.name, place, what, "list each image once", action)
         elif known is None:
             yield image
-        own.add(image.id)
+        own.add(str(image.id))
 
     def _record(self, image: Image, indices: dict[str, Index], owner: str) -> Iterator[Record | Fault]:
         size = (image.height, image.width) if image.height is not None and image.width is not None else None

@@ -131,6 +131,10 @@ def test_an_annotation_needs_neither_an_id_nor_an_area_nor_iscrowd(read, parted)
     ("image", "fault"),
     [
         ({"id": 7, "file_name": "c.png"}, "annotations.json#images[2] id: another image of this file has it too (7)"),
+        (
+            {"id": "7", "file_name": "c.png"},
+            "annotations.json#images[2] id: another image of this file has it too ('7')",
+        ),
         ({"id": 8, "file_name": "a.png"}, "annotations.json#images[2] file_name: image 7 has it too ('a.png')"),
         ({"id": 8, "file_name": "../c.png"}, "annotations.json#images[2] file_name: leaves the folder of images"),
         ({"id": 8, "file_name": "/etc/passwd"}, "annotations.json#images[2] file_name: leaves the folder of images"),
