@@ -78,13 +78,17 @@ def read_coco(path: Path, kind: Kind, images: Path | None) -> Truth:
     role = {"keypoints" if kind == "keypoints" else "annotations": path.name}
     source = coco.read(root, split="test", images=images or root, **role)  # type: ignore[arg-type]
     file = coco.File(root, path.name)
-    boxes: dict[Id, list[float] | None] = {}
+    boxes: dict[tuple[Any, ...], list[float]] = {}
     for position, raw in enumerate(file.annotations):
         try:
-            box = msgspec.json.decode(raw, type=_Box)
+            entry = msgspec.json.decode(raw, type=_Box)
         except msgspec.MsgspecError:
             continue  # told by the reader
-        boxes[position if box.id is None else box.id] = box.bbox
+        box = entry.bbox
+        if box is not None and len(box) == 4:
+            # by its corners too: the place of one without an id may be the id of another
+            corners = (box[0], box[1], box[0] + box[2], box[1] + box[3])
+            boxes[position if entry.id is None else entry.id, *corners] = box
     classes = source.info.classes
     labels: dict[Any, int] = {category.id: classes.index(category.name) for category in file.categories}
     truth = _gather(path.name, source, kind, boxes, has_images=images is not None)
@@ -147,7 +151,7 @@ def read_yolo(path: Path, kind: Kind, images: Path | None, classes: Path | None)
 
 
 def _gather(
-    name: str, source: Source, kind: Kind, boxes: Mapping[Id, list[float] | None], *, has_images: bool
+    name: str, source: Source, kind: Kind, boxes: Mapping[tuple[Any, ...], list[float]], *, has_images: bool
 ) -> Truth:
     """All records in columns, images by id: by number where all ids are numbers."""
     records, notes = _records(source.records)
@@ -162,7 +166,8 @@ def _gather(
             size = _size_of(record.image)
         sizes.append(size)
         for raw in record.objects or []:
-            rows.append(_row(raw, record, size, kind, boxes.get(raw.index), len(source.info.classes), num_points))
+            box = boxes.get((raw.index, *(raw.bbox or ())))
+            rows.append(_row(raw, record, size, kind, box, len(source.info.classes), num_points))
             owners.append(index)
     columns = ObjectColumns(
         images=np.array(owners, np.int64),

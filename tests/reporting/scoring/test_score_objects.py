@@ -353,6 +353,18 @@ def test_a_mask_of_width_and_height_in_the_wrong_order_is_refused(files, capsys)
     assert says in refused(files, capsys, task="instance")
 
 
+def test_an_annotation_without_id_keeps_its_box_where_its_place_is_the_id_of_another(tmp_path):
+    image, categories = {"id": 1, "file_name": "a.jpg", "height": 50, "width": 50}, [{"id": 1, "name": "cat"}]
+    found = [{"image_id": 1, "category_id": 1, "score": 0.9, "bbox": [x, x, 10, 10]} for x in (0, 20)]
+    truth = [{**entry, "area": 100, "iscrowd": 0} for entry in found]
+    truth[1]["id"] = 0
+    content = {"images": [image], "annotations": truth, "categories": categories}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    assert score(tmp_path) == 0
+    assert written(tmp_path)["map"] == pytest.approx(1)
+
+
 def test_a_fault_in_the_truth_is_named(files, capsys):
     truth = json.loads((files / "truth.json").read_text())
     truth["annotations"][4]["image_id"] = 12345
