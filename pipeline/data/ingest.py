@@ -361,6 +361,8 @@ def _panoptic(record: Record, frame: Frame, num_semantic: int) -> tuple[bytes, n
         ids = store.decode_ids(data)
     except ImageError as error:
         raise Fault("bad map", "panoptic", str(error)) from None
+    if record.void:
+        ids[np.isin(ids, record.void)] = 0
     turned = _in_frame(ids, frame, "panoptic")
     for number, label in record.segments:
         if not 0 < number < 2**24:
@@ -372,7 +374,7 @@ def _panoptic(record: Record, frame: Frame, num_semantic: int) -> tuple[bytes, n
     unknown = np.setdiff1d(starts, [0, *(number for number, _ in record.segments)])
     if len(unknown):
         raise Fault("bad map", "panoptic", f"shows segment {unknown[0]}, which is not among its {len(record.segments)}")
-    return (data if turned is ids else store.encode_ids(turned)), turned
+    return (data if turned is ids and not record.void else store.encode_ids(turned)), turned
 
 
 def _classes_of(ids: np.ndarray, segments: list[tuple[int, int]]) -> np.ndarray:

@@ -54,6 +54,7 @@ class Record:
         semantic: label map, encoded or [H, W] uint8; its values are mapped by the `semantic_values` of `ingest`.
         panoptic: COCO's panoptic PNG (id = R + 256 G + 65536 B), with `segments`.
         segments: pairs (id, semantic class) of the panoptic map.
+        void: ids of the panoptic map that count as void, such as those of crowds.
         captions: sentences about the image.
         target: a number to be regressed.
         group: what must stay within one split.
@@ -70,6 +71,7 @@ class Record:
     semantic: Encoded | np.ndarray | None = None
     panoptic: Encoded | None = None
     segments: list[tuple[int, int]] = field(default_factory=list)
+    void: list[int] = field(default_factory=list)
     captions: list[str] | None = None
     target: float | None = None
     group: str | None = None

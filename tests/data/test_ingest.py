@@ -276,6 +276,13 @@ def test_a_segment_that_is_not_listed_is_a_fault(take):
             take(record(panoptic=store.encode_ids(ids), segments=segments))
 
 
+def test_crowds_of_a_panoptic_map_are_void(take):
+    ids = np.full((20, 30), 4, np.int32)
+    ids[:5] = 9
+    made = take(record(panoptic=store.encode_ids(ids), segments=[(4, 1)], void=[9]))
+    assert np.array_equal(only(made).segments.ids, np.where(ids == 9, 0, 4))
+
+
 def test_several_processes_write_the_same_bytes_as_one(tmp_path, info, monkeypatch):
     def records():
         for number in range(60):

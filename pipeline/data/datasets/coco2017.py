@@ -7,24 +7,19 @@ of the official train images.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
-import numpy as np
 from pydantic import Field
 
 from pipeline.data import splits
 from pipeline.data.colours import label_colours
 from pipeline.data.download import Asset
 from pipeline.data.formats import Fault, Source, coco, json_file
-from pipeline.data.images import ImageError
 from pipeline.data.ingest import OnError, ingest
 from pipeline.data.originals import checksums, original, unpacked
-from pipeline.data.pool import ordered_map
 from pipeline.data.records import Record
-from pipeline.data.store import decode_ids, encode_ids
 from pipeline.errors import ParamsError, PipelineError
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -103,10 +98,6 @@ def prepare(
     ids = _image_ids(next(iter(_files("train", truth).values())))
     dealt = splits.assign(ids, shares={"train": 1 - val, "val": val}, seed=seed)
     records = _records(training, test, dict(zip(ids, dealt, strict=True)))
-    if "panoptic" in truth:
-        crowds = _crowds(_files(official, truth)["panoptic"] for official in ("train", "val"))
-        items = ((item, crowds.get(getattr(item, "image_id", ""), [])) for item in records)
-        records = ordered_map(_without_crowds, items, name=lambda item: getattr(item[0], "file_name", "a fault"))
     ingest(
         folder,
         info,
@@ -165,36 +156,3 @@ def _records(training: Source, test: Source, dealt: Mapping[str, str]) -> Iterat
             item.split = dealt[item.image_id]
         yield item
     yield from test.records
-
-
-class _Segment(msgspec.Struct):
-    id: int
-    iscrowd: int = 0
-
-
-class _Panoptic(msgspec.Struct):
-    image_id: int
-    segments_info: list[_Segment]
-
-
-def _crowds(files: Iterable[Path]) -> dict[str, list[int]]:
-    """The segments of each image that are crowds; a faulty entry is told by the reader."""
-    crowds = {}
-    for path in files:
-        for raw in coco.File(path.parent, path.name).annotations:
-            with contextlib.suppress(ValueError):
-                entry = json_file.decode(raw, _Panoptic)
-                crowds[str(entry.image_id)] = [segment.id for segment in entry.segments_info if segment.iscrowd]
-    return {image_id: ids for image_id, ids in crowds.items() if ids}
-
-
-def _without_crowds(item: tuple[Record | Fault, list[int]]) -> Record | Fault:
-    """The record with some of its panoptic segments made void; a map that cannot be read is told by `ingest`."""
-    record, crowds = item
-    if crowds and isinstance(record, Record) and isinstance(record.panoptic, Path):
-        with contextlib.suppress(OSError, ImageError):
-            ids = decode_ids(record.panoptic.read_bytes())
-            ids[np.isin(ids, crowds)] = 0
-            record.panoptic = encode_ids(ids)
-            record.segments = [(number, label) for number, label in record.segments if number not in crowds]
-    return record

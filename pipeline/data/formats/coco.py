@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 from pipeline.data.formats import (
     SPELLINGS,
@@ -27,8 +26,7 @@ from pipeline.data.formats import (
     shown,
 )
 from pipeline.data.formats.json_file import decode, explain, top_level
-from pipeline.data.records import Encoded, RawObject, Record
-from pipeline.data.store import decode_ids, encode_ids
+from pipeline.data.records import RawObject, Record
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
 
 Id = int | str
@@ -476,8 +474,8 @@ class _Reader:
             elif len(set(ids)) < len(ids):
                 what = "segments_info: two segments share an id"
             else:
-                crowds = [segment.id for segment in entry.segments_info if segment.iscrowd]
-                record.panoptic = _without(self.maps / entry.file_name, crowds)
+                record.panoptic = self.maps / entry.file_name
+                record.void = [segment.id for segment in entry.segments_info if segment.iscrowd]
                 record.segments = [
                     (segment.id, self.semantic[segment.category_id])
                     for segment in entry.segments_info
@@ -485,18 +483,6 @@ class _Reader:
                 ]
                 continue
             yield file.fault("annotation", self.split, index, what)
-
-
-def _without(path: Path, crowds: list[int]) -> Encoded:
-    """A panoptic map with some of its segments made void; one that cannot be read is told where it is decoded."""
-    if not crowds:
-        return path
-    try:
-        ids = decode_ids(path.read_bytes())
-    except (OSError, PipelineError):
-        return path
-    ids[np.isin(ids, crowds)] = 0
-    return encode_ids(ids)
 
 
 def _part(raw: msgspec.Raw, key: str) -> bytes:

@@ -1,12 +1,10 @@
 import json
 from copy import deepcopy
 
-import numpy as np
 import pytest
 
 from pipeline.data.formats import coco, panoptic
 from pipeline.data.records import RawObject
-from pipeline.data.store import decode_ids, encode_ids
 from pipeline.errors import ParamsError, PipelineError
 
 TRUTH = {
@@ -278,16 +276,13 @@ def test_panoptic_segments_have_semantic_classes_of_which_some_are_things(read, 
     assert (second.panoptic, second.segments) == (tmp_path / "maps/b.png", [(3, 0)])
 
 
-def test_a_crowd_in_a_panoptic_map_is_void(read, parted, tmp_path):
+def test_a_crowd_is_no_segment_and_void_in_the_map(read, parted, tmp_path):
     truth = deepcopy(PANOPTIC)
     truth["annotations"][0]["segments_info"].append({"id": 9, "category_id": 90, "iscrowd": 1})
-    (tmp_path / "maps").mkdir()
-    ids = np.array([[258, 9], [9, 0]], np.int32)
-    (tmp_path / "maps/a.png").write_bytes(encode_ids(ids))
-    (first, _), faults = parted(read(panoptic=truth))
+    (first, second), faults = parted(read(panoptic=truth))
     assert faults == []
-    assert first.segments == [(258, 1)]
-    assert decode_ids(first.panoptic).tolist() == [[258, 0], [0, 0]]
+    assert (first.segments, first.void) == ([(258, 1)], [9])
+    assert second.void == []
 
 
 @pytest.mark.parametrize(
