@@ -28,6 +28,14 @@ from pipeline.errors import PipelineError
 MAX_MEMBERS = 500_000  # the largest dataset here, COCO 2017, has 118,287 images in one archive
 MAX_RATIO = 200  # unpacked by packed bytes; label maps and text reach some tens, deflate's limit is 1,032
 ALWAYS_ALLOWED = 256 * 2**20  # unpacked bytes that no ratio forbids
+MAX_HEADER = 2**20  # bytes of a tar member's name and the like, which are read at once
+EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 CHUNK = 2**20
 
 
@@ -224,6 +232,16 @@ class _Limited:
         return data
 
 
+class _Header(tarfile.TarInfo):
+    """A tar member's header."""
+
+    def _proc_member(self, archive: Any) -> Any:
+        """What `tarfile` asks to be overridden where another treatment of a member is wanted."""
+        if self.type in EXTENSIONS and self.size > MAX_HEADER:
+            raise _Fault(f"a header of {self.size} bytes, where {MAX_HEADER} hold any name")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
 def _is_tar(start: bytes) -> bool:
     try:
         tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
@@ -242,7 +260,7 @@ def _untar(file: BinaryIO, start: bytes, target: _Target) -> None:
         raise _Fault("empty" if not start else f"not a zip or tar archive ({shown})")
     # headers, padding and pax records come on top of the files' own bytes
     stream = _Limited(cast(BinaryIO, opener(file)) if opener else file, target.limit + 2048 * MAX_MEMBERS)
-    with tarfile.open(fileobj=cast(Any, stream), mode="r|", bufsize=CHUNK) as archive:
+    with tarfile.open(fileobj=cast(Any, stream), mode="r|", bufsize=CHUNK, tarinfo=_Header) as archive:
         for member in archive:
             target.count(1, member.size)
             if member.isdir():
