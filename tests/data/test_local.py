@@ -293,6 +293,15 @@ def test_classes_of_all_splits_are_joined(mine):
     assert store.split("val").column("label") == [0, 2]
 
 
+def test_a_class_that_is_called_like_a_split_needs_a_word(mine):
+    folders(mine / "in", ("car", "train"), 1)
+    with pytest.raises(PipelineError, match=r"^train: no folder of a class .* write `places` with `images: \.`$"):
+        prepared(mine / "toy", inputs="in", format="imagefolder")
+    options = {"places": {"images": "."}, "shares": {"train": 1.0}}
+    store = prepared(mine / "toy", inputs="in", format="imagefolder", **options)
+    assert (store.info.classes, store.info.counts) == (["car", "train"], {"train": 2})
+
+
 def test_shares_may_divide_the_train_images_alone(mine):
     folders(mine / "in/train", ("cat", "dog"), 10)
     folders(mine / "in/test", ("cat", "dog"), 3)
