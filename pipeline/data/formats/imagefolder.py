@@ -53,8 +53,8 @@ def read(root: Path, *, split: str, images: str | Path = ".", classes: Sequence[
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not is_passed_over(path.name))
     if not folders:
         raise PipelineError(
-            f"{shown(folder, root)}: no folder of a class in it; fix: put images in one folder per class, or, where it is "
-            "a class itself and no split, write `places` with `images: .`"
+            f"{shown(folder, root)}: no folder of a class in it; fix: put images in one folder per class, or, where it "
+            "is a class itself and no split, write `places` with `images: .`"
         )
     names = [path.name for path in folders] if classes is None else list(classes)
     for path in folders:
