@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -775,6 +775,10 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
         if dataset.source not in sources:
             at = ("datasets", name, "source")
             yield _Fault(at, f"no source {dataset.source!r}; {did_you_mean(dataset.source, sources)}")
+            continue
+        known = _keywords(f"data/datasets/{dataset.source}.py", "prepare")
+        given = None if known is None else set(known) - {"seed", "inputs"}  # which the stage adds
+        yield from _unknown_options(("datasets", name, "options"), dataset.options, given)
     presets = table_keys("data/presets.py", "PRESETS")
     for name, augmentation in params.augmentations.items():
         yield from _inputs_faults(params, ("augmentations", name), augmentation.inputs, ("raw", "augmented"))
@@ -803,6 +807,10 @@ def _faults_across(params: Params) -> Iterator[_Fault]:
         for name, learner in learners.items():
             if learner.training is not None:
                 yield from _craft_faults((mapping, name, "training"), learner.task, learner.training)
+            options = _options_of(learner.model)
+            if options is not None and is_fitted(learner.model):
+                options += _keywords("training/fitting.py", "choice") or ()
+            yield from _unknown_options((mapping, name, "model_params"), learner.model_params, options)
     yield from _robustness_faults(params)
     yield from _contrast_faults(params)
     yield from _search_faults(params)
@@ -1058,13 +1066,34 @@ def with_value(content: Mapping[str, Any], keys: Sequence[str], value: Any) -> d
     return {**content, first: with_value(content.get(first) or {}, rest, value) if rest else value}
 
 
-def _options_of(model: str) -> list[str] | None:
-    """The keys of a model's `model_params`, read without importing its file; None where it takes any."""
-    for statement in ast.parse((PACKAGE / "models" / f"{model}.py").read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.FunctionDef) and statement.name in ("build", "fit"):
+def _options_of(model: str) -> tuple[str, ...] | None:
+    """The keys of a model's `model_params`; None where it takes any."""
+    return _keywords(f"models/{model}.py", "build", "fit")
+
+
+@cache
+def _keywords(file: str, *functions: str) -> tuple[str, ...] | None:
+    """The keyword-only parameters of the first of these functions in a file, read without importing it.
+
+    Returns:
+        Their names; None where it takes any, or the file does not say, which is told when it is imported.
+    """
+    try:
+        body = ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body
+    except SyntaxError:
+        return None
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef) and statement.name in functions:
             takes_any = statement.args.kwarg is not None
-            return None if takes_any else [argument.arg for argument in statement.args.kwonlyargs]
+            return None if takes_any else tuple(argument.arg for argument in statement.args.kwonlyargs)
     return None
+
+
+def _unknown_options(at: Location, options: Options, known: Collection[str] | None) -> Iterator[_Fault]:
+    """Keys of plain options that what they go to does not have; their values are checked when they go there."""
+    for key in options:
+        if known is not None and key not in known:
+            yield _Fault((*at, key), f"unknown key; {did_you_mean(key, known)}")
 
 
 def _resources_faults(params: Params) -> Iterator[_Fault]:

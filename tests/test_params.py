@@ -79,12 +79,13 @@ def test_dataset_of_follows_inputs_to_their_source(write: Write, inputs: str, da
 
 
 def test_numbers_are_read_as_dvc_reads_them(write: Write) -> None:
-    params = load(write(("c: 1e-1", "c: 1e-1\n      n: 012\n      flag: on\n      many: 1_000\n      at: 12:30:45")))
+    numbers = "".join(f"\n        {each}" for each in ("c: 1e-1", "n: 012", "flag: on", "many: 1_000", "at: 12:30:45"))
+    params = load(write(("      options: {}", f"      options:{numbers}")))
     # YAML 1.2: 012 is twelve, `on` is text, 12:30:45 is no base-60 number; ruamel keeps 1_000 as a number
     from dvc.utils.serialize import load_yaml
 
-    ours = params.runs["linear"].model_params
-    assert ours == load_yaml("params.yaml")["runs"]["linear"]["model_params"]
+    ours = params.generators["vae"].sampling.options
+    assert ours == load_yaml("params.yaml")["generators"]["vae"]["sampling"]["options"]
     assert (ours["c"], ours["n"], ours["flag"], ours["at"]) == (0.1, 12, "on", "12:30:45")
 
 
@@ -129,6 +130,8 @@ def test_a_value_that_is_no_positive_integer_is_named(write: Write, old: str, va
         ("features: lite0", "features: lite1", "generators.vae.features", "did you mean 'lite0'?"),
         ("reference: train", "reference: tain", "generators.vae.evaluation.reference", "'train'"),
         ("training:\n      epochs: 60", "training: null #\n#", "generators.vae.training", "should be a mapping (None)"),
+        ("c: 1e-1", "cc: 1e-1", "runs.linear.model_params.cc", "unknown key; did you mean 'c'?"),
+        ("options: {}", "options: {trian: 0.5}", "datasets.digits.options.trian", "did you mean 'train'?"),
         ("top_k: 5", "top_n: 5", "runs.linear.evaluation.top_n", "did you mean 'top_k'?"),
         ("training: {}", "training: {epochs: 3}", "runs.linear.training.epochs", "write `training: {}`"),
         ("weights: installed", "weights: ../w.safetensors", "features.lite0.weights", "outside the project"),
