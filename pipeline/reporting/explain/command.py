@@ -47,7 +47,7 @@ def run(params: Params, name: str, metric: str) -> None:
     if explanation.dialects:
         print("\nWhat other dialects say of the same predictions")
         for rule, value in explanation.dialects:
-            change = "" if value is None or reported is None else f"{value - reported:+.4f}"
+            change = "" if value is None or reported is None else f"{round(value - reported, 4) + 0.0:+.4f}"
             print(f"  {shown(value):>9}  {change:>8}  {rule}")
     if explanation.missing:
         print(f"\n{explanation.missing}")
