@@ -25,6 +25,10 @@ def said(*arguments: str, folder: Path | None = None, given: bytes = b"") -> byt
         raise PipelineError(f"git: cannot be run ({error.strerror}); fix: install git") from None
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        if "not a git repository" in lines[0]:
+            raise PipelineError(
+                f"{folder or Path.cwd()}: not in a git repository; fix: run in the folder of the project"
+            )
         raise PipelineError(f"git {arguments[0]}: {lines[0]}; fix: commit the project first")
     return done.stdout
 

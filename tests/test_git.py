@@ -1,5 +1,6 @@
 """git asked in a repository, outside one, and where there is none."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -31,14 +32,19 @@ def test_a_commit_has_its_full_name(folder: Path) -> None:
 
 
 def test_what_git_refuses_is_one_line(folder: Path) -> None:
-    with pytest.raises(PipelineError, match=r"^git log: fatal: not a git repository .*; fix: commit "):
+    outside = rf"^{re.escape(str(folder))}: not in a git repository; fix: run in the folder of the project$"
+    with pytest.raises(PipelineError, match=outside):
         git.said("log")
     assert git.found("log") is None
-    with pytest.raises(PipelineError, match=r"^git rev-parse: fatal: not a git repository .*; fix: "):
+    with pytest.raises(PipelineError, match=outside):
         resolve("HEAD")
+    subprocess.run(["git", "init", "-q"], check=True)
+    with pytest.raises(PipelineError, match=r"^git log: fatal: .*; fix: commit the project first$"):
+        git.said("log")
 
 
 def test_a_commit_whose_history_git_cannot_read_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["git", "init", "-q"], check=True)
     ledger.append(ledger.Line("train", "a", 1.0, 1.0))
     monkeypatch.setattr(git, "commit", lambda revision: revision)  # as in a clone that lacks objects
     with pytest.raises(PipelineError, match=r"^git rev-list: .*; fix: "):

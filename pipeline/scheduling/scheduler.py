@@ -104,7 +104,7 @@ def _alone() -> Iterator[None]:
     try:
         path = Path(Repo.find_root()) / ".dvc" / "tmp" / "pipeline-repro.lock"
     except NotDvcRepoError:
-        raise PipelineError(f"{Path.cwd()}: not in a DVC project; fix: git clone it anew, or dvc init") from None
+        raise PipelineError(f"{Path.cwd()}: not in a DVC project; fix: run in its folder, or dvc init") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
