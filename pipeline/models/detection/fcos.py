@@ -72,7 +72,7 @@ def build(
         pyramid.backbone = backbones.freeze(pyramid.backbone, frozen_stride)
     mean, std = backbones.normalisation(backbone)
     assert info.image_size is not None
-    return FCOS(
+    network = FCOS(
         pyramid,
         num_classes=len(info.classes),
         min_size=min(info.image_size),
@@ -87,3 +87,11 @@ def build(
         detections_per_img=300,
         topk_candidates=300,
     )
+    for module in (network.backbone, network.head):
+        module.register_forward_hook(_in_floats)
+    return network
+
+
+def _in_floats(_module: nn.Module, _inputs: Any, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What follows under autocast is of the type of these: in bfloat16 boxes would lie on whole pixels from 128 on."""
+    return {name: values.float() for name, values in outputs.items()}
