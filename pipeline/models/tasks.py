@@ -105,7 +105,7 @@ class Classification(nn.Module):
             return torch.stack([weight * self.label_loss(each, batch) for weight, each in logits]).sum()
         target = batch.labels if batch.label_weights is None else batch.label_weights
         assert target is not None
-        return LOSSES[self.criterion](logits, target, self.label_smoothing)
+        return LOSSES[self.criterion](logits.float(), target, self.label_smoothing)
 
     def predict(self, images: Tensor) -> list[Prediction]:
         """Class probabilities; of the binary losses each one's own, divided by their sum; of the hinge loss scores."""

@@ -56,6 +56,17 @@ def test_hinge_loss_refuses_shares_of_classes(smoothing, weights, what):
         model.loss(batch(label_weights=weights))
 
 
+@pytest.mark.parametrize("loss", tasks.LOSSES)
+def test_losses_of_logits_in_bfloat16_are_computed_in_float32(loss):
+    model = tasks.Classification(torch.nn.Identity(), loss=loss)
+    logits = torch.linspace(-3, 3, 40).reshape(4, 10).bfloat16()
+    labels = torch.arange(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss(batch(logits, labels))["loss"]
+    assert found.dtype == torch.float32
+    assert found == model.loss(batch(logits.float(), labels))["loss"]
+
+
 def test_binary_loss_by_hand():
     logits = torch.tensor([[np.log(3.0), 0.0]])
     # class 0 is likely by 3/4, class 1 by 1/2; the truth is 0: -ln(3/4) - ln(1 - 1/2)

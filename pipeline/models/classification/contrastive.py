@@ -43,8 +43,12 @@ class Contrastive(SelfSupervised):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """NT-Xent of two views of each image; random numbers are torch's own, which the loop seeds."""
-        views = [view(batch.images, crop=self.crop, flip=self.flip, jitter=self.jitter) for _ in range(2)]
-        return {"loss": nt_xent(self.projection(self.network(torch.cat(views))).float(), self.temperature)}
+        device = batch.images.device.type
+        with torch.autocast(device, enabled=False):  # which would place views by bfloat16
+            views = [view(batch.images, crop=self.crop, flip=self.flip, jitter=self.jitter) for _ in range(2)]
+        projections = self.projection(self.network(torch.cat(views)))
+        with torch.autocast(device, enabled=False):  # cosines of near views differ in later digits
+            return {"loss": nt_xent(projections.float(), self.temperature)}
 
 
 def nt_xent(projections: Tensor, temperature: float) -> Tensor:

@@ -65,3 +65,17 @@ def test_views_follow_the_seed(info_of):
         torch.manual_seed(seed)
         losses.append(model.eval().loss(batch)["loss"].item())
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_views_and_cosines_are_the_same_under_bfloat16(info_of, monkeypatch):
+    model = contrastive.build(
+        info_of(3, 16), encoder_params={"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]}, neighbours=1, memory=4
+    )
+    model.network, model.projection = torch.nn.Flatten(), torch.nn.Identity()
+    batch = Batch(torch.rand(8, 3, 16, 16), list("abcdefgh"), [(16, 16)] * 8)
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses.append(model.loss(batch)["loss"].item())
+    assert losses[0] == losses[1]
