@@ -48,7 +48,7 @@ class DDPM(nn.Module):
         images = torch.randn(n, *self.shape, generator=generator).to(device)
         self.schedule.set_timesteps(self.schedule.config["num_train_timesteps"])
         for step in self.schedule.timesteps:
-            noise = self.network(images, step.to(device)).sample
+            noise = self.network(images, step.to(device)).sample.float()  # the noise that is added is of its type
             images = self.schedule.step(noise, step, images, generator=generator).prev_sample
         return (images / 2 + 0.5).clamp(0, 1)
 

@@ -41,7 +41,7 @@ class VAE(nn.Module):
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """[n, C, H, W] in 0..1: the decoder's mean image at draws from the prior."""
         latents = torch.randn(n, self.latent, generator=generator)
-        return self.decoder(latents.to(next(self.parameters()).device)).sigmoid().view(n, *self.shape)
+        return self.decoder(latents.to(next(self.parameters()).device)).float().sigmoid().view(n, *self.shape)
 
 
 def build(info: DatasetInfo, *, latent: int = 16, hidden: int = 256, beta: float = 1.0) -> nn.Module:
