@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,7 @@ class Segmentation(nn.Module):
         assert batch.semantic is not None
         scored = (batch.semantic != IGNORE).any()
         target = torch.where(scored, batch.semantic, 0)  # the mean over no pixel, and its gradient, would be NaN
-        cross_entropy = F.cross_entropy(logits, target, ignore_index=IGNORE, label_smoothing=self.label_smoothing)
+        cross_entropy = pixel_cross_entropy(logits, target, self.label_smoothing)
         cross_entropy, dice = cross_entropy * scored, soft_dice_loss(logits, target) * scored
         return {"loss": cross_entropy + dice, "cross_entropy": cross_entropy, "dice": dice}
 
@@ -188,6 +189,20 @@ class Segmentation(nn.Module):
         """The most likely class of each pixel, in pixels of `images`."""
         label_maps = self.network(images).argmax(1).to(torch.uint8).cpu().numpy()
         return [Prediction(label_map=label_map) for label_map in label_maps]
+
+
+def pixel_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """Softmax cross-entropy in nats, mean over scored pixels.
+
+    Args:
+        logits: [B, K, H, W].
+        target: [B, H, W]; IGNORE pixels are not counted.
+        label_smoothing: share of an answer that goes evenly to all classes.
+    """
+    loss = partial(F.cross_entropy, logits, target, ignore_index=IGNORE, label_smoothing=label_smoothing)
+    if logits.is_cuda:  # whose own mean over maps adds up in any order
+        return loss(reduction="none").sum() / (target != IGNORE).sum()
+    return loss()
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -61,6 +61,26 @@ def set_up(defaults: Any) -> Compute:
     # a debugging aid that costs 5% of a training step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    device = device_of(defaults)
+    is_cuda = device.type == "cuda"
+    # fused attention adds up gradients in any order, even of deterministic algorithms, unless others are errors
+    cuda = torch.backends.cuda
+    for enable in (cuda.enable_flash_sdp, cuda.enable_mem_efficient_sdp, cuda.enable_cudnn_sdp):
+        enable(not is_cuda)
+    if is_cuda:
+        torch.backends.cudnn.allow_tf32 = False  # whose convolutions have ten bits where float32 has 23
+    bfloat16 = defaults.precision == "bfloat16" or (defaults.precision == "auto" and is_cuda)
+    return Compute(device, bfloat16)
+
+
+def device_of(defaults: Any) -> torch.device:
+    """The device that `defaults.device` means on this machine and in this process.
+
+    Raises:
+        ParamsError: a GPU is asked for by name and there is none.
+    """
+    import torch
+
     name = defaults.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,5 +92,4 @@ def set_up(defaults: Any) -> Compute:
             f"params.yaml defaults.device: {name!r} is asked for, this machine has {torch.cuda.device_count()} GPUs; "
             "fix: device: auto"
         )
-    bfloat16 = defaults.precision == "bfloat16" or (defaults.precision == "auto" and device.type == "cuda")
-    return Compute(device, bfloat16)
+    return device

@@ -49,6 +49,20 @@ def test_bfloat16_is_used_when_asked_for():
         assert torch.nn.Linear(2, 2)(torch.rand(1, 2)).dtype == torch.float32
 
 
+def test_on_a_gpu_attention_adds_up_in_one_order_and_float32_is_float32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    fused = torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.mem_efficient_sdp_enabled
+    fused += (torch.backends.cuda.cudnn_sdp_enabled,)
+    before = [each() for each in fused]
+    assert seeding.set_up(defaults(device="auto")) == seeding.Compute(torch.device("cuda"), bfloat16=True)
+    assert [each() for each in fused] == [False] * 3
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    seeding.set_up(defaults())
+    assert [each() for each in fused] == before == [True] * 3  # on the CPU they are one order each
+
+
 def test_a_gpu_that_is_not_there_is_refused_in_one_line():
     name = f"cuda:{torch.cuda.device_count() + 1}"
     with pytest.raises(ParamsError, match=rf"defaults\.device: '{name}' is asked for, .*; fix: device: auto"):
