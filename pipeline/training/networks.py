@@ -80,6 +80,7 @@ class _Course:
         settings = {
             "entry": entry.model_dump(include={"model", "inputs", "model_params", "training"}),
             "defaults": defaults.model_dump(),
+            "device": seeding.device_of(defaults).type,
             "start": transfer.digest(start),
             "processes": self.num_processes,
             "torch": torch.__version__,

@@ -109,7 +109,7 @@ class Trials:
             beginning.training,
             seed=self.defaults.seed,
             compute=compute,
-            snapshots=_Watched(place, self.digest({"trial": entry.model_dump()}), watch),
+            snapshots=_Watched(place, self.digest({"trial": entry.model_dump(), "device": compute.device.type}), watch),
             name=self.name,
             watch=watch,
         )

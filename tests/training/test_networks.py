@@ -132,3 +132,19 @@ def test_auto_takes_what_is_largest_and_the_run_is_as_if_it_was_written(learnt, 
     assert same(auto, written)
     whole, _ = learnt("{batch_size: all}")
     assert not same(whole, written)
+
+
+def test_a_snapshot_is_of_the_kind_of_device_that_auto_means(learnt, monkeypatch):
+    learnt("{epochs: 1}")
+    params = load()
+    defaults = params.defaults.model_copy(update={"device": "auto"})
+
+    def digest():
+        return networks._Course(params.runs["toy"], "toy", defaults, False).digest
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_cpu = digest()
+    assert digest() == on_cpu
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert digest() != on_cpu  # its random numbers would not be those of the other
