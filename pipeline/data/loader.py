@@ -40,7 +40,7 @@ class Loader:
         batch_size: B; the last batch of an epoch may be smaller.
         image_size: height and width that every image is stretched to.
         workers: threads; None: as many as torch leaves cores, at least one and at most MAX_WORKERS.
-        pin_memory: whether batches lie in memory from which a GPU copies by itself; None: where there is a GPU.
+        pin_memory: whether batches lie in memory from which a GPU copies by itself; None: where one is at work.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Loader:
         self.image_size = image_size
         left = cores() - torch.get_num_threads()
         self.workers = workers or min(MAX_WORKERS, max(1, left))
-        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.pin_memory = pin_memory
         num_bytes = len(split) * image_size[0] * image_size[1] * (split.info.channels + 1)
         self._cache: dict[int, Sample] | None = {} if num_bytes <= CACHE_BYTES else None
         self._buffers = Buffers()
@@ -90,7 +90,8 @@ class Loader:
 
     def _batch(self, positions: np.ndarray) -> Batch:
         batch = collate(self._samples(positions.tolist()), len(positions), self.image_size, self._buffers)
-        return _pinned(batch) if self.pin_memory else batch
+        is_pinned = torch.cuda.is_initialized() if self.pin_memory is None else self.pin_memory
+        return _pinned(batch) if is_pinned else batch
 
     def _samples(self, positions: list[int]) -> Iterator[Sample]:
         """Each read when it is asked for, and once; only what stands several times is held.

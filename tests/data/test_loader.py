@@ -222,10 +222,18 @@ def test_few_batches_are_made_ahead(split, monkeypatch):
     assert len(reads) <= 1 + loader_module.AHEAD
 
 
+def test_batches_are_not_pinned_beside_a_gpu_that_is_not_at_work(split, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", None)  # which would set up CUDA for a stage that runs on the CPU
+    assert not next(Loader(split, 2, (2, 4)).batches()).images.is_pinned()
+
+
 @pytest.mark.gpu
 def test_batches_are_pinned_beside_a_gpu(split):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    torch.cuda.init()
     batch = next(Loader(split, 2, (2, 4)).batches())
     assert all(tensor.is_pinned() for tensor in (batch.images, batch.labels, batch.semantic, *batch.boxes))
     assert torch.equal(batch.to("cuda").images.cpu(), batch.to("cpu").images)
