@@ -18,6 +18,7 @@ from pipeline.training.seeding import Compute
 
 SHARE = 0.5  # of memory that weights, gradients and activations may fill; libraries and the data take the rest
 STATES = 5  # copies of the weights: themselves, gradients, two moments of the optimiser, an average
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")  # cuBLAS, cuDNN
 
 
 def batch_size(
@@ -60,7 +61,9 @@ def batch_size(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU or the machine had no more memory to give."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _largest(model: Any, split: Split, image_size: tuple[int, int], compute: Compute, num: int, name: str) -> int:
@@ -126,7 +129,9 @@ class _Trial:
         try:
             self._loss(num).backward()
             return True
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return False
         finally:
             self.model.zero_grad(set_to_none=True)

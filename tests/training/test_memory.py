@@ -72,6 +72,7 @@ def test_memory_for_no_image_is_one_line(split, monkeypatch):
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 def test_what_does_not_even_fit_to_be_tried_is_one_line(split, monkeypatch, error):
@@ -90,3 +91,10 @@ def test_another_error_of_a_model_is_told_as_it_is(split, monkeypatch):
     monkeypatch.setattr(Weighted, "loss", loss)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         size("auto", split, Weighted())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_auto_is_tried_on_a_gpu(split, capsys):
+    device = Compute(torch.device("cuda"), bfloat16=True)
+    assert memory.batch_size("auto", Weighted(), split, (8, 8), device, num=1, name="toy") == 64  # of 100 images
