@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from pipeline.errors import ParamsError, PipelineError, did_you_mean
+from pipeline.structures import in_floats
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -240,7 +241,7 @@ class NetworkExtractor:
         import torch
 
         pixels = torch.from_numpy(np.stack([resized(image, self.image_size) for image in images]))
-        batch = pixels.permute(0, 3, 1, 2).to(self.device).float().div_(255)
+        batch = in_floats(pixels.permute(0, 3, 1, 2).to(self.device))
         with torch.inference_mode(), self.autocast():
             return self.network(batch).flatten(1).float().cpu().numpy()
 
