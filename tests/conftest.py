@@ -15,6 +15,7 @@ from pipeline import paths
 from pipeline.params import Params
 from pipeline.reporting import gallery
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as stages have it; read when CUDA is first used
 # a machine that does something else meanwhile is no fault of what is tested
 hypothesis.settings.register_profile("pipeline", deadline=None)
 hypothesis.settings.load_profile("pipeline")

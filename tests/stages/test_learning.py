@@ -17,7 +17,7 @@ from pipeline.errors import ParamsError, PipelineError
 from pipeline.params import load
 from pipeline.stages import evaluate, extract, predict, sample, train, visualise
 from pipeline.structures import DatasetInfo, Objects, Sample
-from pipeline.training import loop
+from pipeline.training import loop, seeding
 from pipeline.training.inference import SCHEMAS
 
 COUNTS = {"train": 12, "val": 3, "test": 5}
@@ -399,3 +399,22 @@ def test_a_missing_checkpoint_and_a_run_that_is_no_classifier_are_refused(projec
 def test_a_head_needs_labels(project):
     with pytest.raises(PipelineError, match="its images have no class labels, which heads/linear needs"):
         train.run(changed(project, "runs", "linear", inputs="features/dots"), "linear")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_a_gpu_every_stage_writes_the_same_bytes_again(tmp_path, monkeypatch, precision):
+    monkeypatch.chdir(tmp_path)
+    text = PARAMS.replace("device: cpu", "device: cuda").replace("precision: float32", f"precision: {precision}")
+    paths.PARAMS.write_text(text)
+    write_stores()
+    params, found = load(), []
+    threads = torch.get_num_threads()
+    for _ in range(2):
+        for stage, name in STEPS:
+            stage.run(params, name)
+        found.append(digests())
+    seeding.set_up(params.defaults.model_copy(update={"device": "cpu", "threads": threads}))
+    torch.use_deterministic_algorithms(False)
+    assert found[0] == found[1]

@@ -21,14 +21,22 @@ from pipeline.training.state import Average
 NUM_TRAIN, EPOCHS = 10, 4
 MODEL = {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4], "small_stem": True, "dropout": 0.2}
 CPU = Compute(torch.device("cpu"), bfloat16=False)
+GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+COMPUTES = [
+    CPU,
+    *(pytest.param(Compute(torch.device("cuda"), bfloat16=each), marks=GPU) for each in (False, True)),
+]
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
+def settings_of_torch():
+    """As `seeding.set_up` has them."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +61,18 @@ def settings(**changes):
     return schema.Training(**(values | changes))
 
 
-def train(store, training, snapshots=None, seed=0):
+def train(store, training, snapshots=None, seed=0, compute=CPU):
     """A trained model and its log, from a state of torch that the seed fixes."""
     torch.manual_seed(seed)
     info = store.info
     model = tasks.build("classification/resnet", info, MODEL, training)
     loaders = [Loader(store.split(split), training.batch_size, (8, 8)) for split in ("train", "val")]
-    rows = loop.fit(model, *loaders, training, seed=seed, compute=CPU, snapshots=snapshots)
+    rows = loop.fit(model, *loaders, training, seed=seed, compute=compute, snapshots=snapshots)
     return model, rows
 
 
 def bytes_of(model, folder):
-    arrays = {key: value.numpy() for key, value in model.state_dict().items()}
+    arrays = {key: value.cpu().numpy() for key, value in model.state_dict().items()}
     info = DatasetInfo("toy", ["classification"], ["dark", "light"], 1, "none", "none", "here")
     checkpoints.save(folder, Checkpoint("classification/resnet", MODEL, info, arrays))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -81,14 +89,18 @@ def test_same_seed_same_bytes_and_another_seed_others(store, tmp_path):
     assert written[0]["weights.safetensors"] != written[2]["weights.safetensors"]
 
 
+@pytest.mark.parametrize("compute", COMPUTES, ids=str)
 @pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.0}, {"optimizer": "sgd", "keep": "best"}, {"accumulate": 2}])
 @pytest.mark.parametrize("stop", [2, 5, 10])  # of 12 batches, 3 to an epoch
-def test_interrupted_within_an_epoch_and_resumed_equals_uninterrupted(store, tmp_path, monkeypatch, stop, changes):
+def test_interrupted_within_an_epoch_and_resumed_equals_uninterrupted(
+    store, tmp_path, monkeypatch, stop, changes, compute
+):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loop, "GPU_STEPS", 1)
     monkeypatch.setattr(loop, "SNAPSHOT_SECONDS", -1.0)
     monkeypatch.setattr(loop, "SNAPSHOT_SHARE", 1e9)
     training = settings(**changes)
-    whole, rows = train(store, training)
+    whole, rows = train(store, training, compute=compute)
     original = loop.augment_batch
     seen = []
 
@@ -101,9 +113,9 @@ def test_interrupted_within_an_epoch_and_resumed_equals_uninterrupted(store, tmp
     with monkeypatch.context() as patch:
         patch.setattr(loop, "augment_batch", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(store, training, Snapshots("run", 0, "digest"))
+            train(store, training, Snapshots("run", 0, "digest"), compute=compute)
         before, seen[:] = seen.copy(), [None] * 100  # which stops no more
-        resumed, resumed_rows = train(store, training, Snapshots("run", 0, "digest"))
+        resumed, resumed_rows = train(store, training, Snapshots("run", 0, "digest"), compute=compute)
     batches = training.accumulate * ((stop - 1) % 3 // training.accumulate) + (stop - 1) // 3 * 3
     assert seen[100] == before[batches]  # it goes on with the batch of the step that was not done
     assert len(seen) == 100 + 12 - batches

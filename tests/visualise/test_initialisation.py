@@ -73,6 +73,18 @@ def test_outputs_are_what_the_layers_give_before_their_activations():
     assert not network[1]._forward_hooks
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_outputs_on_a_gpu_are_those_of_the_cpu():
+    info = DatasetInfo("toy", [], ["a"], 1, "", "", "", mean=[0.5], std=[0.29], image_size=[8, 8])
+    network, images = initialisation.perceptron(info, depth=4, width=32, activation="relu"), torch.rand(8, 1, 8, 8)
+    initialise(network, "kaiming")
+    expected = initialisation.outputs(network, images)
+    found = initialisation.outputs(network.to("cuda"), images.to("cuda"))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-4)
+
+
 def test_signals_of_a_deep_perceptron_live_die_or_never_begin():
     info = DatasetInfo("toy", [], ["a"], 1, "", "", "", mean=[0.5], std=[0.29], image_size=[8, 8])
     images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
