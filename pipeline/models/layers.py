@@ -313,12 +313,34 @@ def small_stem(network: Any, in_channels: int) -> None:
     network.maxpool = nn.Identity()
 
 
+@fx.wrap
+def _response_norm(norm: nn.LocalResponseNorm, maps: Tensor) -> Tensor:
+    """`norm` in float32: in bfloat16 what is added to k would be lost.
+
+    Args:
+        norm: gives size, alpha, beta and k.
+        maps: [B, C, H, W].
+    """
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    # a GPU adds up the gradients of a pool over three axes in any order, of one over two in one order
+    values = maps.flatten(2) if maps.is_cuda else maps
+    return F.local_response_norm(values, norm.size, norm.alpha, norm.beta, norm.k).view_as(maps)
+
+
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """torch's, the same on every device and under autocast."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same, float32 or wider."""
+        return _response_norm(self, input)
+
+
 def response_norm(wanted: bool) -> list[nn.Module]:
     """A normalisation across neighbouring maps (Krizhevsky et al. 2012, section 3.3), or nothing.
 
     Alpha is five times theirs, because torch divides it by the number of maps.
     """
-    return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if wanted else []
+    return [LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if wanted else []
 
 
 def dense(widths: Sequence[int], dropout: Sequence[float | None], activation_kind: str) -> nn.Sequential:

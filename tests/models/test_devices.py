@@ -17,11 +17,8 @@ from tests.models.test_models import GENERATIVE, NAMES, SIDE, TINY, batch_for, f
 
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
-WARNED = {  # whose gradients a GPU adds up in any order, as torch says when it does
-    "classification/alexnet",  # the response norm: a pool over five maps
-    "classification/zfnet",
-    "classification/googlenet",  # the auxiliary classifiers' pool into 4x4 places
-}
+WARNED = {"classification/googlenet"}
+"""Whose gradients a GPU adds up in any order, as torch says when it does: of a pool into 4x4 places."""
 pytestmark = pytest.mark.filterwarnings("ignore:.* does not have a deterministic implementation:UserWarning")
 
 

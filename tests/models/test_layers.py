@@ -276,3 +276,14 @@ def test_responses_are_normalised_as_the_paper_has_it():
     want = [values[i] / (2 + 1e-4 * (values[max(0, i - 2) : i + 3] ** 2).sum()) ** 0.75 for i in range(7)]
     torch.testing.assert_close(norm(maps).flatten(), torch.stack(want))
     assert layers.response_norm(False) == []
+
+
+def test_a_response_norm_is_computed_in_float32():
+    (norm,) = layers.response_norm(True)
+    maps = torch.linspace(-3, 3, 2 * 8 * 9).reshape(2, 8, 3, 3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm(maps)
+    expected = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)(maps.float())
+    assert torch.equal(found, expected)
+    # along places in a row, as a GPU has it: the same numbers
+    assert torch.equal(norm(maps.flatten(2)), expected.flatten(2))
