@@ -27,7 +27,6 @@ def extractor(
     where: str,
     channels: int,
     device: Any = "cpu",
-    autocast: Any = None,
     state: Mapping[str, np.ndarray] | None = None,
 ) -> Extractor:
     """The extractor of a backbone.
@@ -39,7 +38,7 @@ def extractor(
         options: of a hand-made backbone.
         where: the place in params.yaml, for messages, such as `features.icons_hog`.
         channels: of the dataset's images.
-        device, autocast: of a network.
+        device: of a network.
         state: what the backbone has learnt from the train split, where it has learnt something before.
 
     Raises:
@@ -55,7 +54,7 @@ def extractor(
         return made
     if options:
         raise ParamsError(f"{where}.options: {name} has none ({', '.join(options)}); fix: options: {{}}")
-    return backbones.extractor(name, weights, image_size, channels=channels, device=device, autocast=autocast)
+    return backbones.extractor(name, weights, image_size, channels=channels, device=device)
 
 
 def learnt(made: Extractor, images: Iterable[np.ndarray], seed: int) -> dict[str, np.ndarray]:

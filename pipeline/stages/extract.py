@@ -33,7 +33,6 @@ def run(params: Params, name: str) -> None:
         where=f"features.{name}",
         channels=store.info.channels,
         device=compute.device if compute else None,
-        autocast=compute.autocast if compute else None,
     )
     state = extractors.learnt(extractor, (sample.image for sample in store.split("train")), params.defaults.seed)
     splits = {

@@ -51,7 +51,6 @@ def run(params: Params, name: str) -> None:
         where=f"features.{entry.features}",
         channels=checkpoint.info.channels,
         device=compute.device,
-        autocast=compute.autocast,
     )
     images = np.concatenate([drawn, noise])
 

@@ -96,7 +96,6 @@ class Fitted:
             where=f"features.{name}",
             channels=checkpoint.info.channels,
             device=compute.device if compute else None,
-            autocast=compute.autocast if compute else None,
             state=of_extractor(checkpoint.arrays),
         )
         self.model = entry.model

@@ -334,6 +334,13 @@ def test_every_stage_writes_the_same_bytes_again_and_no_path_of_this_machine(pro
     assert not [path for path in after if Path(path).name.startswith(".")]
 
 
+def test_features_are_of_float32_whatever_the_precision(project):
+    before = digests()
+    defaults = project.defaults.model_copy(update={"precision": "bfloat16"})
+    extract.run(project.model_copy(update={"defaults": defaults}), "tiny")
+    assert digests() == before
+
+
 def test_an_interrupted_train_stage_goes_on_to_the_same_bytes(project, monkeypatch):
     before = digests()
     monkeypatch.setattr(loop, "SNAPSHOT_SECONDS", -1.0)
