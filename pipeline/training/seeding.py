@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,9 @@ def set_up(defaults: Any) -> Compute:
     for enable in (cuda.enable_flash_sdp, cuda.enable_mem_efficient_sdp, cuda.enable_cudnn_sdp):
         enable(not is_cuda)
     if is_cuda:
-        torch.backends.cudnn.allow_tf32 = False  # whose convolutions have ten bits where float32 has 23
+        with warnings.catch_warnings():  # torch 2.9 asks for names whose use breaks what still reads the old ones
+            warnings.simplefilter("ignore")
+            torch.backends.cudnn.allow_tf32 = False  # whose convolutions have ten bits where float32 has 23
     bfloat16 = defaults.precision == "bfloat16" or (defaults.precision == "auto" and is_cuda)
     return Compute(device, bfloat16)
 
