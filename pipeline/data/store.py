@@ -84,7 +84,9 @@ def _quick_png(image: np.ndarray) -> bytes:
     options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
     is_grey = image.ndim == 2 or image.shape[2] == 1
     pixels = np.ascontiguousarray(image) if is_grey else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return bytes(cv2.imencode(".png", pixels, options)[1])
+    done, encoded = cv2.imencode(".png", pixels, options)
+    assert done, "OpenCV wrote no PNG"
+    return bytes(encoded)
 
 
 def decode_image(data: bytes, channels: int = 3) -> np.ndarray:
