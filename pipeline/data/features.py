@@ -132,8 +132,10 @@ def info_of(folder: Path) -> DatasetInfo:
     """
     try:
         return DatasetInfo.from_json(json.loads((folder / "info.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise PipelineError(f"{folder}: no features there; fix: dvc repro the stage that writes them") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise PipelineError(f"{folder}/info.json: not readable ({error}); fix: dvc repro its stage") from None
+        raise PipelineError(f"{folder}/info.json: not readable ({error}); fix: dvc repro --force its stage") from None
 
 
 def describe(folder: Path) -> tuple[DatasetInfo, dict[str, Any]]:

@@ -37,3 +37,8 @@ def test_an_absent_split_is_named(info, tmp_path):
     feature_files.write(tmp_path / "space", info, DESCRIPTION, {})
     with pytest.raises(PipelineError, match=r"space: no features of split 'val'; fix: dvc repro"):
         feature_files.read(tmp_path / "space", "val")
+
+
+def test_absent_features_are_told_with_the_way_to_make_them(tmp_path):
+    with pytest.raises(PipelineError, match=r"features.none: no features there; fix: dvc repro the stage"):
+        feature_files.info_of(tmp_path / "features" / "none")
