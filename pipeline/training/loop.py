@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipeline.data.loader import Loader
 from pipeline.errors import DivergedError, ParamsError, PipelineError, did_you_mean
 from pipeline.interruption import Interruption, deferred
+from pipeline.models.layers import spared
 from pipeline.progress import told_progress
 from pipeline.structures import Batch
 from pipeline.training import optim
@@ -128,6 +129,8 @@ class _Fitting:
         # L-BFGS looks at all weights as one vector, without copying them
         layout = torch.contiguous_format if training.optimizer == "lbfgs" else torch.channels_last
         self.model = model.to(compute.device, memory_format=layout)
+        if compute.device.type == "cpu":
+            spared(self.model)
         self.train, self.val, self.training = train, val, training
         self.seed, self.compute, self.name, self.watch = seed, compute, name, watch
         self.processes = Processes(compute)

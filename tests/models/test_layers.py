@@ -287,3 +287,16 @@ def test_a_response_norm_is_computed_in_float32():
     assert torch.equal(found, expected)
     # along places in a row, as a GPU has it: the same numbers
     assert torch.equal(norm(maps.flatten(2)), expected.flatten(2))
+
+
+@pytest.mark.parametrize(("channels", "kernel", "is_spared"), [(8, 1, True), (16, 1, False), (8, 3, False)])
+def test_narrow_strided_convolutions_see_what_they_look_at_and_give_the_same(channels, kernel, is_spared):
+    network = nn.Sequential(nn.Conv2d(channels, 5, kernel, stride=(2, 3)))
+    images = torch.randn(2, channels, 9, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    expected = network(images)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), images)
+    layers.spared(network)
+    assert (network[0].stride == (1, 1)) == is_spared
+    torch.testing.assert_close(network(images), expected)
+    torch.testing.assert_close(torch.autograd.grad(network(images).square().sum(), images)[0], gradient)
+    assert list(network.state_dict()) == ["0.weight", "0.bias"]

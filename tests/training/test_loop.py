@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -429,3 +431,27 @@ def test_validation_is_the_same_at_every_call_and_leaves_no_gradient(store):
     first, again = loop.validate(model, val, 0, CPU), loop.validate(model, val, 0, CPU)
     assert first == again
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_narrow_network_learns_on_large_maps(store):
+    code = f"""
+import json, sys
+from pathlib import Path
+import torch
+from pipeline import params
+from pipeline.data.loader import Loader
+from pipeline.data.store import Store
+from pipeline.models import tasks
+from pipeline.training import loop
+from pipeline.training.seeding import Compute
+
+split = Store(Path(sys.argv[1])).split("train")
+training = params.Training(**json.loads(sys.argv[2]))
+model = tasks.build("classification/resnet", split.info, {MODEL!r}, training)
+compute = Compute(torch.device("cpu"), bfloat16=False)
+loop.fit(model, Loader(split, 4, (64, 64)), None, training, seed=0, compute=compute)
+"""
+    wanted = settings(epochs=1, online=schema.Online()).model_dump_json()
+    command = [sys.executable, "-c", code, str(store.folder), wanted]
+    done = subprocess.run(command, capture_output=True, text=True)  # a fault of torch would end the process
+    assert done.returncode == 0, done.stderr
